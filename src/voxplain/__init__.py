@@ -1,0 +1,57 @@
+"""voxplain: explain medical image models and say whether the explanation can be trusted.
+
+Five lines::
+
+    import voxplain
+
+    model = voxplain.load_model("model_folder")
+    image = voxplain.read_image("ct.nii.gz")
+    explanation = voxplain.explain(model, image, "class:liver", "smoothgrad")
+    explanation.table.matrix()
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+_WHERE = {
+    "Compute": "voxplain.inference.compute",
+    "Explanation": "voxplain.records",
+    "Attribution": "voxplain.records",
+    "Grid": "voxplain.space",
+    "LabelMap": "voxplain.space",
+    "Volume": "voxplain.space",
+    "estimate": "voxplain.explain",
+    "explain": "voxplain.explain",
+    "importance": "voxplain.regions",
+    "load_model": "voxplain.models",
+    "read_image": "voxplain.space",
+    "read_labels": "voxplain.space",
+    "wrap": "voxplain.models",
+    "write_report": "voxplain.report",
+}
+
+__all__ = sorted(_WHERE)
+
+if TYPE_CHECKING:
+    from voxplain.explain import estimate, explain
+    from voxplain.inference.compute import Compute
+    from voxplain.models import load_model, wrap
+    from voxplain.records import Attribution, Explanation
+    from voxplain.regions import importance
+    from voxplain.report import write_report
+    from voxplain.space import Grid, LabelMap, Volume, read_image, read_labels
+
+
+def __getattr__(name: str) -> Any:
+    """Import on first use: ``import voxplain`` alone loads neither torch nor matplotlib."""
+    if name in _WHERE:
+        return getattr(import_module(_WHERE[name]), name)
+    raise AttributeError(f"module 'voxplain' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

@@ -1,0 +1,136 @@
+"""What an explanation will cost, told before it is spent."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from voxplain.explain.ask import ask
+from voxplain.explain.method import Method
+from voxplain.explain.methods import method_of
+from voxplain.explain.parse import targets_of
+from voxplain.explain.targets import Target
+from voxplain.inference.compute import Compute
+from voxplain.inference.pipeline import Passes, Pipeline, open_pipeline
+from voxplain.models.model import Model
+from voxplain.space.labelmap import LabelMap
+from voxplain.space.volume import Volume
+
+_EXACT_SECONDS = 20.0
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """Cost of an explanation.
+
+    Parameters
+    ----------
+    n_windows
+        Windows over the image.
+    n_forward, n_backward
+        Passes of one window, the prediction's included.
+    is_upper_bound
+        Whether the passes are those of every window for every target, because the predicted
+        masks are not known yet.
+    seconds
+        Passes times the measured time of one.
+    memory_bytes
+        Graph of one batch, stitched logits, sums and kept maps; not the program itself.
+    """
+
+    n_windows: int
+    n_forward: int
+    n_backward: int
+    is_upper_bound: bool
+    seconds: float
+    memory_bytes: int
+
+
+class _EveryWindow:
+    """Stands in for a `Question` whose masks are not known: every window for every target."""
+
+    def __init__(self, n_windows: int, n_targets: int) -> None:
+        self._n_windows = n_windows
+        self._n_targets = n_targets
+
+    def passes_for(self, n_inputs: int, *, n_clean: int = 0, n_values: int = 0) -> Passes:
+        n_gradients = n_inputs + n_clean
+        return Passes(
+            n_forward=self._n_windows * (n_gradients + n_inputs + n_values),
+            n_backward=self._n_windows * n_gradients * self._n_targets,
+        )
+
+
+def estimate(
+    model: Model,
+    image: Volume,
+    targets: str | Target | Sequence[str | Target] = "all",
+    method: str | Method = "smoothgrad",
+    *,
+    regions: LabelMap | None = None,
+    compute: Compute | None = None,
+) -> Estimate:
+    """Tell what `explain` with the same arguments will cost, by timing one window.
+
+    Where the prediction takes less than 20 s it is made, and the passes are those that
+    `explain` will run; else they are an upper bound.
+
+    Parameters
+    ----------
+    model, image, targets, method, regions, compute
+        See `voxplain.explain.explain`.
+
+    Returns
+    -------
+    Estimate
+        Windows, passes, seconds and memory.
+    """
+    chosen = method_of(method)
+    with open_pipeline(model, image, compute or Compute()) as pipeline:
+        forward_s, backward_s = _time_one(pipeline)
+        wanted = targets_of(targets, model.info)
+        n_windows = len(pipeline.plan)
+        is_exact = forward_s * n_windows < _EXACT_SECONDS
+        if is_exact:
+            question = ask(pipeline, image, wanted, regions, seed=0)
+            _ = question.regions
+            passes = chosen.passes(question)
+            before = pipeline.passes
+        else:
+            everything = _EveryWindow(n_windows, len(wanted))
+            passes = chosen.passes(everything)  # type: ignore[arg-type]
+            before = Passes(n_forward=n_windows)
+        n_forward = passes.n_forward + before.n_forward
+        return Estimate(
+            n_windows=n_windows,
+            n_forward=n_forward,
+            n_backward=passes.n_backward,
+            is_upper_bound=not is_exact,
+            seconds=n_forward * forward_s + passes.n_backward * backward_s,
+            memory_bytes=_memory(pipeline, len(wanted)),
+        )
+
+
+def _time_one(pipeline: Pipeline) -> tuple[float, float]:
+    """Seconds of one window forward and backward, after a first run to warm up."""
+    seconds = (0.0, 0.0)
+    for _ in range(2):
+        start = time.perf_counter()
+        logits, leaf = pipeline.one_window()
+        middle = time.perf_counter()
+        torch.autograd.grad(logits.sum(), leaf)
+        seconds = (middle - start, time.perf_counter() - middle)
+    return seconds
+
+
+def _memory(pipeline: Pipeline, n_targets: int) -> int:
+    n_voxels = pipeline.image.grid.n_voxels
+    n_bytes = pipeline.compute.dtype.itemsize
+    n_channels = pipeline.image.n_channels
+    logits = pipeline.info.n_classes * (n_voxels if pipeline.is_dense else 1)
+    maps = n_targets * n_channels * n_voxels * 2  # rolling sums and kept maps, at most
+    graph = 2 * (pipeline.graph_bytes or 0) * pipeline.batch_size(with_graph=True)
+    return int(graph + n_bytes * (logits + maps))

@@ -1,0 +1,79 @@
+"""Coded remarks that cost nothing: what is seen while a case is explained."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from voxplain.explain.scores import ScoreCotangent
+from voxplain.records.finding import Finding, finding
+
+if TYPE_CHECKING:
+    from voxplain.explain.method import Outcome
+    from voxplain.explain.question import Question
+
+_SLOPE = 1e-3  # of probability; 2p(1-p) at p = 0.9995
+_GAP = 0.01
+
+
+def findings_of(
+    question: Question,
+    outcome: Outcome,
+    totals: NDArray[np.float64],
+    peaks: NDArray[np.float64],
+    gaps: list[float | None],
+) -> tuple[Finding, ...]:
+    """Return the remarks on one case.
+
+    Parameters
+    ----------
+    question
+        Targets at the clean input.
+    outcome
+        What the method told.
+    totals, peaks
+        Sum and largest magnitude of each target's map.
+    gaps
+        Completeness gap of each target, None where undefined.
+    """
+    found = list(outcome.findings)
+    known = {(f.code, f.target) for f in found}
+    for t, target in enumerate(question.targets):
+        score, cotangent = question.linear[t]
+        name = target.name
+        if target.support is None:
+            found.append(
+                finding("VX103", "not applicable", "the model predicts no voxel of it", name)
+            )
+            continue
+        if isinstance(cotangent, ScoreCotangent) and cotangent.slope() < _SLOPE:
+            found.append(
+                finding(
+                    "VX101",
+                    "issue",
+                    f"on average the score moves by {cotangent.slope():.1e} per unit of logit: "
+                    "it is saturated and its gradient says little; explain the logit, margin or "
+                    "log-odds instead",
+                    name,
+                )
+            )
+        if peaks[t] == 0.0:
+            found.append(
+                finding("VX104", "issue", f"score {score:.6g}, every voxel's value is 0", name)
+            )
+        gap = gaps[t]
+        if gap is not None and ("VX102", name) not in known:
+            change = totals[t] - gap
+            if abs(gap) > _GAP * abs(change):
+                found.append(
+                    finding(
+                        "VX102",
+                        "issue",
+                        f"the map sums to {totals[t]:.6g}, the score changes by {change:.6g} from "
+                        "the baseline; use more points or gap_tolerance",
+                        name,
+                    )
+                )
+    return tuple(found)

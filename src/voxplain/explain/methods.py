@@ -1,0 +1,113 @@
+"""Methods by name, and their settings from text."""
+
+from __future__ import annotations
+
+import types
+from collections.abc import Mapping
+from dataclasses import MISSING, fields
+from typing import Any, get_args, get_origin, get_type_hints
+
+from voxplain.errors import MethodError
+from voxplain.explain.baselines import Baseline, Blurred, Constant, MeanImage
+from voxplain.explain.gradient import Gradient, InputXGradient
+from voxplain.explain.integrated import IntegratedGradients
+from voxplain.explain.method import Method
+from voxplain.explain.smoothgrad import SmoothGrad, SmoothGradSquared, VarGrad
+from voxplain.space.labelmap import nearest
+
+METHODS: Mapping[str, type[Method]] = {
+    Gradient.name: Gradient,
+    InputXGradient.name: InputXGradient,
+    SmoothGrad.name: SmoothGrad,
+    SmoothGradSquared.name: SmoothGradSquared,
+    VarGrad.name: VarGrad,
+    IntegratedGradients.name: IntegratedGradients,
+}
+
+PRESETS: Mapping[str, Method] = {
+    "agg2exp-gradient": Gradient(),
+    "agg2exp-smoothgrad": SmoothGrad(n=20, noise=0.1),
+    "agg2exp-integrated_gradients": IntegratedGradients(n=20, rule="agg2exp"),
+}
+"""Settings of published work, by name."""
+
+
+def method_of(method: str | Method, settings: Mapping[str, str] | None = None) -> Method:
+    """Return a method from its name, or from a preset's.
+
+    Parameters
+    ----------
+    method
+        A name of `METHODS` or `PRESETS`, or a method (given back as it is).
+    settings
+        Settings as text, e.g. ``{"n": "8", "baseline": "blur:10"}``.
+
+    Raises
+    ------
+    MethodError
+        If the name or a setting is unknown, or a value does not fit.
+    """
+    if not isinstance(method, str):
+        return method
+    if method in PRESETS:
+        if settings:
+            raise MethodError(
+                f"the preset {method} is fixed; use a method's own name with settings"
+            )
+        return PRESETS[method]
+    if method not in METHODS:
+        raise MethodError(f"no method {method!r}{nearest(method, [*METHODS, *PRESETS])}")
+    kind = METHODS[method]
+    hints = get_type_hints(kind)
+    values = {}
+    for name, text in (settings or {}).items():
+        if name not in {f.name for f in fields(kind)}:  # type: ignore[arg-type]
+            known = [f.name for f in fields(kind)]  # type: ignore[arg-type]
+            hint = nearest(name, known) if known else "; it has none"
+            raise MethodError(f"{method} has no setting {name!r}{hint}")
+        values[name] = _value(name, text, hints[name])
+    return kind(**values)
+
+
+def baseline_of(text: str) -> Baseline:
+    """Return a baseline from text: ``mean``, ``blur:MM`` or ``constant:VALUE``."""
+    kind, _, value = text.partition(":")
+    try:
+        if kind == "mean" and not value:
+            return MeanImage()
+        if kind == "blur":
+            return Blurred(float(value)) if value else Blurred()
+        if kind == "constant":
+            return Constant(float(value)) if value else Constant()
+        return Constant(float(text))
+    except ValueError as error:
+        raise MethodError(
+            f"a baseline is mean, blur:MM, constant:VALUE or a number; got {text!r}"
+        ) from error
+
+
+def describe_settings(kind: type[Method]) -> dict[str, str]:
+    """Return each setting's default, as text, for help."""
+    return {
+        f.name: str(f.default if f.default is not MISSING else "constant:0")
+        for f in fields(kind)  # type: ignore[arg-type]
+    }
+
+
+def _value(name: str, text: str, hint: Any) -> Any:
+    if hint is Baseline:
+        return baseline_of(text)
+    kinds = get_args(hint) if get_origin(hint) is types.UnionType else (hint,)
+    if text.lower() == "none" and type(None) in kinds:
+        return None
+    kind = next(k for k in kinds if k is not type(None))
+    if kind is bool:
+        if text.lower() not in ("true", "false"):
+            raise MethodError(f"{name} is true or false, got {text!r}")
+        return text.lower() == "true"
+    if kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError as error:
+            raise MethodError(f"{name} is a number ({kind.__name__}), got {text!r}") from error
+    return text

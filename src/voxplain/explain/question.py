@@ -1,0 +1,255 @@
+"""The one door of every method: values and gradients of targets, whatever is behind them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cached_property
+
+import numpy as np
+import torch
+
+from voxplain.explain.bound import BoundTarget, predicted_mask
+from voxplain.explain.targets import Target
+from voxplain.inference.cotangent import Cotangent
+from voxplain.inference.noise import NoiseField
+from voxplain.inference.pipeline import Input, Passes, Pipeline
+from voxplain.inference.rolling import Emit
+from voxplain.models.model import ModelInfo
+from voxplain.space.box import Box
+from voxplain.space.grid import Grid
+from voxplain.space.labelmap import LabelMap
+
+
+class Question:
+    """Targets, bound to a model and an image.
+
+    Parameters
+    ----------
+    pipeline
+        Model and prepared image.
+    targets
+        What is explained.
+    image_grid
+        Grid of the image as it was read, for voxel indices.
+    noise
+        Random field of methods that draw.
+    regions
+        Regions on the model's grid; None: the predicted classes.
+
+    Attributes
+    ----------
+    targets
+        The bound targets, in the order asked.
+    """
+
+    def __init__(
+        self,
+        pipeline: Pipeline,
+        targets: Sequence[Target],
+        image_grid: Grid,
+        noise: NoiseField,
+        regions: LabelMap | None = None,
+    ) -> None:
+        self.pipeline = pipeline
+        self.info: ModelInfo = pipeline.info
+        self.image_grid = image_grid
+        self.noise = noise
+        self._regions = regions
+        self.targets: list[BoundTarget] = [target.bind(self) for target in targets]
+
+    # -- the clean input ------------------------------------------------------------
+    @cached_property
+    def prediction_logits(self) -> torch.Tensor:
+        """Stitched logits of the whole clean image, (n_classes, *inner.shape)."""
+        return self.pipeline.logits(self.pipeline.clean, self.pipeline.inner)
+
+    @property
+    def has_prediction(self) -> bool:
+        """Whether the whole clean image has been predicted."""
+        return "prediction_logits" in self.__dict__
+
+    def clean_logits(self, box: Box) -> torch.Tensor:
+        """Stitched logits of the clean image on a box of the padded volume."""
+        if self.has_prediction or box == self.pipeline.inner:
+            index = box.within(self.pipeline.inner)
+            return self.prediction_logits[(slice(None), *index)]
+        return self.pipeline.logits(self.pipeline.clean, box)
+
+    def predicted_mask(self, index: int) -> torch.Tensor:
+        """Voxels of the clean image that the model gives to a class."""
+        return predicted_mask(self.prediction_logits, index, self.info.activation)
+
+    def dominant_class(self, mask: torch.Tensor) -> int:
+        """Return the class predicted most often in a mask, background only for want of others."""
+        box = Box.around(mask.numpy())
+        assert box is not None
+        logits = self.clean_logits(box.shift(self.pipeline.inner.start))[:, mask[box.slices]]
+        if self.info.activation == "sigmoid" or self.info.n_classes == 1:
+            return int((logits > 0).sum(1).argmax())
+        counts = torch.bincount(logits.argmax(0), minlength=self.info.n_classes)
+        foreground = int(counts[1:].argmax()) + 1
+        return foreground if int(counts[foreground]) else 0
+
+    def prediction(self) -> LabelMap:
+        """Return what the model predicts, on the model's grid."""
+        logits = self.prediction_logits
+        layers = prediction_layers(logits.numpy(), self.info)
+        return LabelMap(layers, self.pipeline.image.grid, label_names(self.info))
+
+    @cached_property
+    def regions(self) -> LabelMap:
+        """Regions that importance is summed over, on the model's grid."""
+        return self.prediction() if self._regions is None else self._regions
+
+    @cached_property
+    def linear(self) -> list[tuple[float, Cotangent]]:
+        """Value and cotangent of each target at the clean input."""
+        return self._linearise(self.targets, self.pipeline.clean)
+
+    # -- values and gradients -------------------------------------------------------
+    def values(self, source: Input) -> list[float]:
+        """Value of each target at another input, with masks held as the targets say."""
+        return [value for value, _ in self._linearise(self.targets, source)]
+
+    def _linearise(
+        self, targets: Sequence[BoundTarget], source: Input
+    ) -> list[tuple[float, Cotangent]]:
+        """Value and cotangent of targets at an input; logits are computed once where shared."""
+        stitch = self.clean_logits
+        if source != self.pipeline.clean:
+            shared, _ = self._shared_box(targets)
+            if shared is None:
+
+                def stitch(box: Box) -> torch.Tensor:
+                    return self.pipeline.logits(source, box)
+
+            else:
+                logits = self.pipeline.logits(source, shared)
+
+                def stitch(box: Box) -> torch.Tensor:
+                    return logits[(slice(None), *box.within(shared))]
+
+        return [
+            target.linearise(
+                torch.zeros((self.info.n_classes, 0))
+                if target.support is None
+                else stitch(target.support)
+            )
+            for target in targets
+        ]
+
+    def _shared_box(self, targets: Sequence[BoundTarget]) -> tuple[Box | None, int]:
+        """Box to stitch for all targets at once (None: one by one is cheaper), and its windows."""
+        boxes = [target.support for target in targets if target.support is not None]
+        if not boxes:
+            return None, 0
+        union = boxes[0]
+        for box in boxes[1:]:
+            union = union.union(box)
+        n_union = len(self.pipeline.windows_for(union))
+        n_single = sum(len(self.pipeline.windows_for(box)) for box in boxes)
+        return (union, n_union) if n_union <= n_single else (None, n_single)
+
+    @property
+    def is_fixed(self) -> bool:
+        """Whether no target's cotangent depends on the input."""
+        return all(target.is_fixed for target in self.targets)
+
+    def gradient_sum(self, sources: Sequence[Input], weights: Sequence[float], emit: Emit) -> None:
+        """Emit Σ_i weight_i · ∂T/∂x at input i, for every target.
+
+        Parameters
+        ----------
+        sources, weights
+            Inputs and their factors.
+        emit
+            Receives final slabs (see `Pipeline.gradients`).
+
+        Notes
+        -----
+        Fixed cotangents (logits over a held mask): one sweep over the windows for all inputs.
+        Otherwise each input needs its own stitched logits first, and sums are kept for the
+        whole reach of the targets.
+        """
+        clean = self.pipeline.clean
+        if self.is_fixed or list(sources) == [clean]:
+            cotangents = [cotangent for _, cotangent in self.linear]
+            self.pipeline.gradients(sources, weights, cotangents, emit)
+            return
+        sums = MapSum(self)
+        for source, weight in zip(sources, weights, strict=True):
+            self.pipeline.gradients([source], [weight], self._cotangents(source), sums.add)
+        sums.emit(emit)
+
+    def gradient(self, source: Input, emit: Emit) -> None:
+        """Emit ∂T/∂x at one input, for every target."""
+        self.gradient_sum([source], [1.0], emit)
+
+    def _cotangents(self, source: Input) -> list[Cotangent]:
+        """Cotangents at an input; only those that depend on it are computed anew."""
+        moving = iter(self._linearise([t for t in self.targets if not t.is_fixed], source))
+        return [
+            clean if target.is_fixed else next(moving)[1]
+            for target, (_, clean) in zip(self.targets, self.linear, strict=True)
+        ]
+
+    def passes_for(self, n_inputs: int, *, n_clean: int = 0, n_values: int = 0) -> Passes:
+        """Count the passes that a method takes, beside those for the clean input's logits.
+
+        Parameters
+        ----------
+        n_inputs
+            Gradients at changed (noisy, interpolated) inputs.
+        n_clean
+            Gradients at the clean input, whose logits are known.
+        n_values
+            Values at changed inputs.
+
+        Notes
+        -----
+        For a mask that is taken anew at each input the number is that of the clean mask.
+        """
+        active = self.pipeline.active_windows([cotangent for _, cotangent in self.linear])
+        _, n_value = self._shared_box(self.targets)
+        _, n_moving = self._shared_box([t for t in self.targets if not t.is_fixed])
+        n_gradients = n_inputs + n_clean
+        return Passes(
+            n_forward=n_gradients * len(active) + n_inputs * n_moving + n_values * n_value,
+            n_backward=n_gradients * sum(map(len, active.values())),
+        )
+
+
+class MapSum:
+    """Sums of attributions over the whole image, for methods that need several sweeps.
+
+    Memory: one volume for each target and channel.
+    """
+
+    def __init__(self, question: Question) -> None:
+        pipeline = question.pipeline
+        shape = (len(question.targets), pipeline.image.n_channels, *pipeline.plan.padded_shape)
+        self.values = torch.zeros(shape, dtype=pipeline.compute.dtype)
+
+    def add(self, box: Box, values: torch.Tensor) -> None:
+        """Add a slab."""
+        self.values[(slice(None), slice(None), *box.slices)] += values.cpu()
+
+    def emit(self, emit: Emit) -> None:
+        """Give everything out as one slab."""
+        emit(Box.whole(self.values.shape[2:]), self.values)
+
+
+def label_names(info: ModelInfo) -> dict[int, str]:
+    """Label → name of a prediction: class i is label i (softmax) or i + 1 (sigmoid)."""
+    if info.activation == "sigmoid" or info.n_classes == 1:
+        return {i + 1: name for i, name in enumerate(info.class_names)}
+    return dict(enumerate(info.class_names))
+
+
+def prediction_layers(logits: np.ndarray, info: ModelInfo) -> np.ndarray:
+    """Label layers (n_layers, ...) from logits (n_classes, ...)."""
+    dtype = np.uint8 if info.n_classes < 255 else np.uint16
+    if info.activation == "sigmoid" or info.n_classes == 1:
+        labels = np.arange(1, info.n_classes + 1, dtype=dtype)
+        return np.asarray((logits > 0) * labels.reshape(-1, *[1] * (logits.ndim - 1)), dtype)
+    return np.asarray(logits.argmax(0)[None], dtype=dtype)

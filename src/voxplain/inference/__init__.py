@@ -1,0 +1,1 @@
+"""Stitched prediction and exact gradients through sliding windows, one window in memory."""

@@ -1,0 +1,376 @@
+"""The sliding-window pipeline of one image: stitched logits and their exact gradients."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from voxplain.errors import ModelError
+from voxplain.inference.compute import Compute, free_memory_bytes, frozen
+from voxplain.inference.cotangent import Cotangent
+from voxplain.inference.rolling import Emit, RollingSum
+from voxplain.models.model import Model
+from voxplain.space.box import Box
+from voxplain.space.volume import Volume
+from voxplain.space.windows import WindowPlan, WindowSettings
+
+Input = Callable[[Box], torch.Tensor]
+"""An input volume as a function: box of the padded volume to (n_channels, *box.shape)."""
+
+Job = tuple[int, int]
+"""A window and the input that it is cut from."""
+
+_BATCH_VOXELS = {"cpu": 64**3, "cuda": 16 * 128**3}
+
+
+@dataclass
+class Passes:
+    """Windows run through the network, counted one by one."""
+
+    n_forward: int = 0
+    n_backward: int = 0
+
+    @property
+    def total(self) -> int:
+        """Forward and backward passes together."""
+        return self.n_forward + self.n_backward
+
+
+class Pipeline:
+    """A frozen model over one prepared image. Make it with `open_pipeline`.
+
+    All boxes are in voxels of the *padded* volume (the image, or the window where the image
+    is smaller). Classification is one window whose logits have one voxel.
+
+    Attributes
+    ----------
+    image
+        Prepared image on the model's grid.
+    plan
+        Windows.
+    passes
+        What has been run so far.
+    on_pass
+        Called with the number of passes just done.
+    graph_bytes
+        Memory of one window's graph (the tensors autograd keeps), once one has been run.
+    """
+
+    def __init__(self, model: Model, image: Volume, compute: Compute) -> None:
+        info = model.info
+        self.model = model
+        self.info = info
+        self.image = image
+        self.compute = compute
+        self.device = compute.torch_device()
+        shape = image.grid.shape
+        settings = info.window or WindowSettings(size=shape, overlap=0.0, blend="constant")
+        self.plan = WindowPlan(shape, settings)
+        self.is_dense = info.kind == "segmentation"
+        self.inner = self.plan.inner() if self.is_dense else Box.whole((1,) * len(shape))
+        self.passes = Passes()
+        self.on_pass: Callable[[int], None] = lambda n: None
+        self._batch_size = compute.batch_size
+        self.graph_bytes: int | None = None
+        padded = np.full(
+            (image.n_channels, *self.plan.padded_shape), settings.pad_value, image.data.dtype
+        )
+        padded[(slice(None), *self.plan.inner().slices)] = image.data
+        self._padded = torch.from_numpy(padded).to(compute.dtype)
+        self._shares: dict[tuple[tuple[int, ...], ...], torch.Tensor] = {}
+
+    # -- inputs ---------------------------------------------------------------------
+    def clean(self, box: Box) -> torch.Tensor:
+        """Return the prepared image on a box, (n_channels, *box.shape)."""
+        return self._padded[(slice(None), *box.slices)]
+
+    @property
+    def pad_value(self) -> float:
+        """Intensity around an image that is smaller than the window."""
+        return self.plan.settings.pad_value
+
+    # -- windows --------------------------------------------------------------------
+    def output_box(self, window: int) -> Box:
+        """Where a window's logits lie: the window itself; the one voxel of a classifier."""
+        return self.plan.box(window) if self.is_dense else self.inner
+
+    def windows_for(self, box: Box) -> list[int]:
+        """Windows whose logits reach the box."""
+        return self.plan.touching(box) if self.is_dense else [0]
+
+    def share(self, window: int) -> torch.Tensor:
+        """Blend weight of a window over the sum of all blend weights, on its output box."""
+        if not self.is_dense:
+            return torch.ones(self.inner.shape, dtype=self.compute.dtype)
+        box = self.plan.box(window)
+        neighbours = tuple(
+            tuple(a - b for a, b in zip(self.plan.starts[other], box.start, strict=True))
+            for other in self.plan.touching(box)
+        )
+        if neighbours not in self._shares:  # windows with alike neighbours have one share
+            share = self.plan.weight / self.plan.normaliser(box)
+            self._shares[neighbours] = torch.from_numpy(share).to(self.compute.dtype)
+        return self._shares[neighbours]
+
+    # -- passes ---------------------------------------------------------------------
+    def _forward(self, batch: torch.Tensor) -> torch.Tensor:
+        """Logits (n, n_classes, *output box) of a batch (n, n_channels, *window)."""
+        with self.compute.autocast():
+            logits = self.model.forward(batch)
+        expected = (len(batch), self.info.n_classes, *(batch.shape[2:] if self.is_dense else ()))
+        if tuple(logits.shape) != expected:
+            raise ModelError(
+                f"{self.info.name}: logits of shape {expected} were expected for input "
+                f"{tuple(batch.shape)}, got {tuple(logits.shape)}"
+            )
+        if not self.is_dense:
+            logits = logits.reshape(*logits.shape, *self.inner.shape)
+        return logits.to(self.compute.dtype)
+
+    def _stack(self, inputs: Sequence[torch.Tensor]) -> torch.Tensor:
+        batch = torch.stack(list(inputs)).to(self.device, self.compute.dtype)
+        return batch.contiguous(memory_format=self.compute.layout(self.info.rank))
+
+    def _in_batches(
+        self,
+        jobs: Sequence[Job],
+        run: Callable[[Sequence[Job]], None],
+        *,
+        with_graph: bool,
+    ) -> None:
+        """Call `run` on consecutive jobs; on out-of-memory halve the batch and repeat it."""
+        done = 0
+        while done < len(jobs):
+            part = jobs[done : done + self.batch_size(with_graph=with_graph)]
+            try:
+                run(part)
+            except (torch.OutOfMemoryError, MemoryError) as error:
+                if len(part) == 1:
+                    raise ModelError(
+                        f"{self.info.name}: one window of {self.plan.settings.size} does not fit "
+                        f"in the memory of {self.device}; use another device, a smaller window "
+                        "or precision bf16"
+                    ) from error
+            else:
+                done += len(part)
+                continue
+            # outside the handler, so that the failed pass's tensors are free
+            self._batch_size = len(part) // 2
+            if self.device.type == "cuda":
+                torch.cuda.empty_cache()
+            warnings.warn(
+                f"out of memory with {len(part)} windows in a pass; going on with "
+                f"{self._batch_size}",
+                RuntimeWarning,
+                stacklevel=2,
+            )
+
+    def batch_size(self, *, with_graph: bool) -> int:
+        """Windows in one pass: as asked, or as many as half the free memory holds.
+
+        The first pass with a graph holds one window, whose graph is measured.
+        """
+        if self._batch_size is not None:
+            return self._batch_size
+        voxels = math.prod(self.plan.settings.size)
+        most = max(1, _BATCH_VOXELS.get(self.device.type, 64**3) // voxels)
+        if not with_graph or most == 1:
+            return most
+        if self.graph_bytes is None:
+            return 1
+        fits = free_memory_bytes(self.device) // (4 * self.graph_bytes)
+        self._batch_size = max(1, min(most, int(fits)))
+        return self._batch_size
+
+    def _forward_with_graph(self, leaf: torch.Tensor) -> torch.Tensor:
+        """Logits of a batch; the first time, the memory of the graph is measured."""
+        if self.graph_bytes is not None:
+            return self._forward(leaf.clone())  # a first layer may work in place
+        kept: dict[int, int] = {}
+
+        def pack(tensor: torch.Tensor) -> torch.Tensor:
+            kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+            logits = self._forward(leaf.clone())
+        self.graph_bytes = (sum(kept.values()) + logits.nbytes) // len(leaf)
+        return logits
+
+    def one_window(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Run the first window with a graph; logits and the leaf they depend on. Not counted."""
+        with torch.enable_grad():
+            leaf = self._stack([self.clean(self.plan.box(0))]).requires_grad_()
+            return self._forward_with_graph(leaf), leaf
+
+    def logits(self, source: Input, box: Box) -> torch.Tensor:
+        """Return the stitched logits L(v) = Σ_w g_w(v)·ℓ_w(v) / Σ_w g_w(v) on a box.
+
+        Parameters
+        ----------
+        source
+            The input volume.
+        box
+            Voxels of the padded volume.
+
+        Returns
+        -------
+        torch.Tensor
+            (n_classes, *box.shape), on the CPU.
+
+        Notes
+        -----
+        One forward pass for each window that touches the box; no graph.
+        """
+        stitched = torch.zeros((self.info.n_classes, *box.shape), dtype=self.compute.dtype)
+
+        def run(jobs: Sequence[Job]) -> None:
+            batch = self._stack([source(self.plan.box(w)) for w, _ in jobs])
+            with torch.no_grad():
+                logits = self._forward(batch).cpu()
+            for (w, _), values in zip(jobs, logits, strict=True):
+                output = self.output_box(w)
+                common = output.intersect(box)
+                assert common is not None
+                part = (slice(None), *common.within(output))
+                weighted = values[part] * self.share(w)[part[1:]]
+                stitched[(slice(None), *common.within(box))] += weighted
+            self.passes.n_forward += len(jobs)
+            self.on_pass(len(jobs))
+
+        self._in_batches([(w, 0) for w in self.windows_for(box)], run, with_graph=False)
+        return stitched
+
+    def gradients(
+        self,
+        sources: Sequence[Input],
+        weights: Sequence[float],
+        cotangents: Sequence[Cotangent],
+        emit: Emit,
+    ) -> None:
+        """Give Σ_i weight_i · ∂T/∂x at input i, exactly, for several targets T at once.
+
+        Each window runs forward once with a graph for each input and gets, for each target
+        with a non-zero cotangent C there, C·g_w/Σg; the sum of the window gradients is the
+        gradient of the whole stitched pipeline. A window that no target reaches is not run.
+
+        Parameters
+        ----------
+        sources
+            Inputs at which the gradient is taken.
+        weights
+            One factor an input.
+        cotangents
+            dT/dL, one a target, the same for every input.
+        emit
+            Receives slabs (n_targets, n_channels, *box.shape) that cover every voxel with a
+            non-zero gradient, in order of the first axis, each voxel once.
+
+        Notes
+        -----
+        Memory: the graph of one batch, and one window's depth of the volume for each target.
+        Passes: for each window that is run, one forward an input and one backward an input
+        and target.
+        """
+        plan = self.plan
+        active = self.active_windows(cotangents)
+        if not active:
+            return
+        reach = plan.box(min(active))
+        for w in active:
+            reach = reach.union(plan.box(w))
+        rolling = RollingSum(
+            len(cotangents), self.image.n_channels, reach, plan.settings.size[0], emit,
+            self.compute.dtype, self.device,
+        )  # fmt: skip
+
+        def run(jobs: Sequence[Job]) -> None:
+            batch = self._stack([sources[i](plan.box(w)) for w, i in jobs])
+            windows = list(dict.fromkeys(w for w, _ in jobs))
+            targets = sorted({t for w in windows for t in active[w]})
+            grads: list[tuple[int, torch.Tensor]] = []
+            with torch.enable_grad():
+                leaf = batch.requires_grad_()
+                logits = self._forward_with_graph(leaf)
+            if not logits.requires_grad:
+                raise ModelError(
+                    f"{self.info.name}: the logits do not depend on the input through "
+                    "differentiable operations (detach, argmax or no_grad in forward?); a "
+                    "gradient method cannot explain it"
+                )
+            for t in targets:
+                crops = {w: self._weighted(cotangents[t], w) for w in windows}
+                outputs = torch.stack([crops[w] for w, _ in jobs]).to(self.device)
+                (gradient,) = torch.autograd.grad(
+                    logits, leaf, outputs, retain_graph=t != targets[-1], allow_unused=False
+                )
+                grads.append((t, gradient))
+            for t, gradient in grads:
+                for (w, i), values in zip(jobs, gradient, strict=True):
+                    if t in active[w]:
+                        rolling.add(t, plan.box(w), values * weights[i])
+            n_backward = sum(len(active[w]) for w, _ in jobs)
+            self.passes.n_forward += len(jobs)
+            self.passes.n_backward += n_backward
+            self.on_pass(len(jobs) + n_backward)
+
+        for start, row in _rows(plan, active):
+            rolling.advance(start)
+            jobs = [(w, i) for w in row for i in range(len(sources))]
+            self._in_batches(jobs, run, with_graph=True)
+        rolling.finish()
+
+    def active_windows(self, cotangents: Sequence[Cotangent]) -> dict[int, list[int]]:
+        """Windows that have to be run, each with the targets that need it."""
+        active: dict[int, list[int]] = {}
+        for t, cotangent in enumerate(cotangents):
+            if cotangent.support is None:
+                continue
+            for w in self.windows_for(cotangent.support):
+                if cotangent.touches(self.output_box(w)):
+                    active.setdefault(w, []).append(t)
+        return dict(sorted(active.items()))
+
+    def _weighted(self, cotangent: Cotangent, window: int) -> torch.Tensor:
+        """C·g_w/Σg on the window's output; zeros where the target does not reach it."""
+        box = self.output_box(window)
+        if cotangent.support is None:
+            return torch.zeros((self.info.n_classes, *box.shape), dtype=self.compute.dtype)
+        return cotangent.crop(box).to(self.compute.dtype).mul_(self.share(window))
+
+
+def _rows(plan: WindowPlan, windows: dict[int, list[int]]) -> Iterator[tuple[int, list[int]]]:
+    """Windows by their start along the first axis, ascending."""
+    rows: dict[int, list[int]] = {}
+    for w in windows:
+        rows.setdefault(plan.starts[w][0], []).append(w)
+    yield from sorted(rows.items())
+
+
+@contextmanager
+def open_pipeline(model: Model, image: Volume, compute: Compute) -> Iterator[Pipeline]:
+    """Prepare an image, freeze the model, and give both back as they were on leaving.
+
+    Parameters
+    ----------
+    model
+        Any model family.
+    image
+        As it was read; `Model.prepare` brings it to the model's grid.
+    compute
+        Device, precision, batch size.
+
+    Yields
+    ------
+    Pipeline
+        Valid inside the ``with`` block.
+    """
+    prepared = model.prepare(image)
+    with frozen(model.module, compute, model.info.rank):
+        yield Pipeline(model, prepared, compute)

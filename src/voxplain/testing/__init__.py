@@ -1,0 +1,1 @@
+"""Phantoms, analytic models and hypothesis strategies with which voxplain is tested."""
