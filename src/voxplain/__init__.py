@@ -31,15 +31,33 @@ _WHERE = {
     "read_image": "voxplain.space",
     "read_labels": "voxplain.space",
     "wrap": "voxplain.models",
+    "to_metatensor": "voxplain.models.metatensor",
     "write_report": "voxplain.report",
 }
 
-__all__ = sorted(_WHERE)
+__all__ = [
+    "Attribution",
+    "Compute",
+    "Explanation",
+    "Grid",
+    "LabelMap",
+    "Volume",
+    "estimate",
+    "explain",
+    "importance",
+    "load_model",
+    "read_image",
+    "read_labels",
+    "to_metatensor",
+    "wrap",
+    "write_report",
+]
 
 if TYPE_CHECKING:
     from voxplain.explain import estimate, explain
     from voxplain.inference.compute import Compute
     from voxplain.models import load_model, wrap
+    from voxplain.models.metatensor import to_metatensor
     from voxplain.records import Attribution, Explanation
     from voxplain.regions import importance
     from voxplain.report import write_report
@@ -49,8 +67,16 @@ if TYPE_CHECKING:
 def __getattr__(name: str) -> Any:
     """Import on first use: ``import voxplain`` alone loads neither torch nor matplotlib."""
     if name in _WHERE:
+        _show_in_notebooks()
         return getattr(import_module(_WHERE[name]), name)
     raise AttributeError(f"module 'voxplain' has no attribute {name!r}")
+
+
+def _show_in_notebooks() -> None:
+    """Let results show themselves: planes and table, drawn when a notebook asks."""
+    from voxplain.records.display import render_with
+
+    render_with(lambda result: str(import_module("voxplain.report").show(result).html))
 
 
 def __dir__() -> list[str]:

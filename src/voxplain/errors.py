@@ -45,6 +45,10 @@ class OutputError(VoxplainError):
     """A result cannot be written."""
 
 
+class RecordError(VoxplainError):
+    """A saved result cannot be read back."""
+
+
 class MissingExtraError(VoxplainError):
     """An optional dependency is needed and not installed."""
 

@@ -17,14 +17,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from voxplain.errors import GridError, ImageError, OutputError, TargetError
+from voxplain.errors import GridError, ImageError, OutputError, RecordError, TargetError
 from voxplain.records import (
     CODES,
     Attribution,
     Cost,
     Explanation,
     Provenance,
-    RecordError,
     TargetSummary,
 )
 from voxplain.records.archive import slugs

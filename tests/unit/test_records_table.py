@@ -8,8 +8,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from voxplain.errors import LabelError, OutputError, TargetError
-from voxplain.records import COLUMNS, RecordError, RegionTable
+from voxplain.errors import LabelError, OutputError, RecordError, TargetError
+from voxplain.records import COLUMNS, RegionTable
 
 REGIONS = {"background": 50, "zeta": 10, "alpha": 30, "empty": 0}
 TARGETS = ("second", "first")

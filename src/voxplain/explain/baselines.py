@@ -111,8 +111,8 @@ class GivenImage:
         if not prepared.grid.matches(pipeline.image.grid):
             raise MethodError(
                 "the baseline image lies on another grid than the image: "
-                f"{prepared.grid.describe()} against {pipeline.image.grid.describe()}; resample it with "
-                "voxplain.space.resample(baseline, like=image.grid)"
+                f"{prepared.grid.describe()} against {pipeline.image.grid.describe()}; "
+                "resample it with voxplain.space.resample(baseline, like=image.grid)"
             )
         return _whole(pipeline, prepared.data)
 

@@ -92,7 +92,8 @@ class ClassTarget:
         parts = [] if self.class_name is None else [self.class_name]
         if self.where != Predicted():
             parts.append(str(self.where))
-        words: list[str] = [self.score] if self.score != "logit" and self.reduction != "dice" else []
+        is_plain = self.score == "logit" or self.reduction == "dice"
+        words: list[str] = [] if is_plain else [self.score]
         words += [self.reduction] if self.reduction != "sum" else []
         return "@".join(parts) + (f"[{','.join(words)}]" if words else "")
 

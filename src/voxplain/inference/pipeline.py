@@ -26,7 +26,7 @@ Input = Callable[[Box], torch.Tensor]
 Job = tuple[int, int]
 """A window and the input that it is cut from."""
 
-_BATCH_VOXELS = {"cpu": 64**3, "cuda": 16 * 128**3}
+_BATCH_VOXELS = {"cpu": 4 * 64**3, "cuda": 16 * 128**3}
 
 
 @dataclass

@@ -1,6 +1,5 @@
 """Results as plain records that save and load, without torch."""
 
-from voxplain.records.archive import RecordError
 from voxplain.records.attribution import Attribution, Kind
 from voxplain.records.explanation import Explanation, TargetSummary
 from voxplain.records.finding import CODES, Code, Finding, Outcome
@@ -18,7 +17,6 @@ __all__ = [
     "Kind",
     "Outcome",
     "Provenance",
-    "RecordError",
     "RegionTable",
     "TargetSummary",
     "package_versions",

@@ -13,16 +13,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from voxplain.errors import GridError, VoxplainError
+from voxplain.errors import GridError, RecordError
 from voxplain.space.grid import Grid
 from voxplain.space.nifti import read_nifti
 from voxplain.space.write import atomic_file
 
 _FLOAT32_STEP = float(np.finfo(np.float32).eps)
-
-
-class RecordError(VoxplainError):
-    """A saved result cannot be read back."""
 
 
 def grid_to_dict(grid: Grid) -> dict[str, Any]:

@@ -9,15 +9,15 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from voxplain.errors import GridError
+from voxplain.errors import GridError, RecordError
 from voxplain.records.archive import (
-    RecordError,
     grid_from_dict,
     grid_to_dict,
     read_array,
     read_json,
     write_json,
 )
+from voxplain.records.display import render
 from voxplain.records.provenance import Provenance
 from voxplain.space.grid import Grid
 from voxplain.space.nifti import write_nifti
@@ -77,6 +77,9 @@ class Attribution:
                 f"attribution values must be ({len(self.channels)}, *{self.grid.shape}), "
                 f"got {self.values.shape}"
             )
+
+    def _repr_html_(self) -> str | None:
+        return render(self)
 
     def total(self) -> float:
         """Sum over every voxel and channel, in the unit of the map, added in float64."""

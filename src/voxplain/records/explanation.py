@@ -10,9 +10,8 @@ from typing import Any, cast
 import numpy as np
 import pandas as pd
 
-from voxplain.errors import GridError, ImageError, TargetError
+from voxplain.errors import GridError, ImageError, RecordError, TargetError
 from voxplain.records.archive import (
-    RecordError,
     file_sha256,
     grid_from_dict,
     grid_to_dict,
@@ -22,6 +21,7 @@ from voxplain.records.archive import (
     write_json,
 )
 from voxplain.records.attribution import Attribution, Kind
+from voxplain.records.display import render
 from voxplain.records.finding import Finding
 from voxplain.records.provenance import Provenance
 from voxplain.records.region_table import RegionTable
@@ -170,6 +170,9 @@ class Explanation:
                 f"table; explain again with keep=[{target!r}] for the map"
             )
         raise TargetError(f"no target {target!r}{nearest(target, self._target_names())}")
+
+    def _repr_html_(self) -> str | None:
+        return render(self)
 
     def to_frame(self) -> pd.DataFrame:
         """Region importances, one row per target, region and channel."""

@@ -11,8 +11,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from voxplain.errors import LabelError, TargetError
-from voxplain.records.archive import RecordError
+from voxplain.errors import LabelError, RecordError, TargetError
 from voxplain.space.labelmap import nearest
 from voxplain.space.write import atomic_file
 

@@ -1,0 +1,19 @@
+"""Figures, notebook views and the self-contained page of an explained case."""
+
+from voxplain.report.drawing import Drawing
+from voxplain.report.figures import region_matrix, target_bars
+from voxplain.report.html import write_report
+from voxplain.report.notebook import Fragment, attribution_html, explanation_html, show
+from voxplain.report.plane_figures import planes
+
+__all__ = [
+    "Drawing",
+    "Fragment",
+    "attribution_html",
+    "explanation_html",
+    "planes",
+    "region_matrix",
+    "show",
+    "target_bars",
+    "write_report",
+]

@@ -1,0 +1,142 @@
+"""One self-contained page about one explained case."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import re
+from functools import cache
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from voxplain.records.explanation import Explanation
+from voxplain.report.layers import pack
+from voxplain.report.page import contents, viewer_contents
+from voxplain.report.scale import Scale
+from voxplain.report.wording import number, percent
+from voxplain.space.write import atomic_file
+
+_LEAST_ROOM = 200_000  # bytes; less is no volume worth a viewer
+
+
+def write_report(
+    explanation: Explanation, path: Path, *, scale: Scale = "shared", max_mb: float = 25.0
+) -> Path:
+    """Write a page that opens from disk, without network, in any browser.
+
+    It holds the viewer (3D images), the maps in 8 bits, and static planes that stand in where
+    there is no WebGL and in print. The page's own security policy forbids every connection and
+    every script but the ones it was written with.
+
+    Parameters
+    ----------
+    explanation
+        What was computed; loaded from disk it serves as well.
+    path
+        File to write, e.g. ``report.html``; replaced whole or not at all.
+    scale
+        ``shared``: colours of all targets end at one value; ``own``: each at its own.
+    max_mb
+        Size of the file at most, in MB (10⁶ bytes). Volumes in the viewer are averaged over
+        cubes until they fit, and the page says so; the static pictures are not reduced.
+
+    Returns
+    -------
+    Path
+        The file.
+
+    Raises
+    ------
+    OutputError
+        If the file cannot be written.
+    ImageError
+        If the explanation was loaded without its image.
+    """
+    path = Path(path)
+    page = _with_viewer(explanation, contents(explanation, scale), max_mb)
+    with atomic_file(path) as temporary:
+        temporary.write_bytes(_render(page))
+    return path
+
+
+def viewer_script() -> str | None:
+    """Give the viewer's script as a page may carry it; None if it was never fetched.
+
+    Its comments' web addresses are taken out, so that the page holds none; its licences stand
+    before it.
+    """
+    folder = files("voxplain.report") / "viewer"
+    script, licences = folder / "niivue.umd.js", folder / "LICENSES.txt"
+    if not (script.is_file() and licences.is_file()):
+        return None
+    words = licences.read_text("utf-8").replace("*/", "* /")
+    code = re.sub(r"https?://", "", f"/*!\n{words}*/\n{script.read_text('utf-8')}")
+    return code.replace("\r", "").replace("</script", r"<\/script").replace("<!--", r"<\!--")
+
+
+def _with_viewer(explanation: Explanation, page: dict[str, Any], max_mb: float) -> dict[str, Any]:
+    """Add the viewer, or a note that says why there is none."""
+    plain = {**page, "viewer": False, "scripts": [_asset("page.js")], "layers": [], "data": {}}
+    plain["viewer_words"] = ""
+    if explanation.image.grid.rank == 2:
+        return plain
+    script = viewer_script()
+    if script is None:
+        note = (
+            "This page was made without the interactive viewer, whose file is not installed "
+            "(the released wheel ships it; in a checkout run `make setup`)."
+        )
+        return {**plain, "notes": [*page["notes"], note]}
+    full = {**plain, "viewer": True, "scripts": [_asset("page.js"), script, _asset("viewer.js")]}
+    full["viewer_words"] = " The viewer is NiiVue (BSD-2-Clause)."
+    used = len(_render(plain)) + len(script.encode()) + 50_000
+    room = max_mb * 1e6 - used
+    if room < _LEAST_ROOM:
+        note = f"The interactive viewer is left out: with it the page would exceed {max_mb:g} MB."
+        return {**plain, "notes": [*page["notes"], note]}
+    return {**full, **viewer_contents(explanation, pack(explanation, room), page["places"])}
+
+
+def _asset(name: str) -> str:
+    return (files("voxplain.report") / "assets" / name).read_text("utf-8")
+
+
+def _policy(scripts: list[str]) -> str:
+    """Content security policy: no connection, and only these scripts."""
+    hashes = [base64.b64encode(hashlib.sha256(s.encode()).digest()).decode() for s in scripts]
+    allowed = " ".join(f"'sha256-{h}'" for h in hashes)
+    return (
+        f"default-src 'none'; script-src {allowed}; style-src 'unsafe-inline'; "
+        "img-src data: blob:; connect-src data:; base-uri 'none'; form-action 'none'"
+    )
+
+
+@cache
+def _environment() -> Environment:
+    environment = Environment(
+        loader=PackageLoader("voxplain.report"), autoescape=True, undefined=StrictUndefined,
+        trim_blocks=True, lstrip_blocks=True,
+    )  # fmt: skip
+    environment.filters.update(number=number, percent=percent)
+    return environment
+
+
+def _render(page: dict[str, Any]) -> bytes:
+    # S704: style and scripts are the package's own files, never a user's text
+    text = (
+        _environment()
+        .get_template("page.html.j2")
+        .render(
+            **{
+                **page,
+                "policy": Markup(_policy(page["scripts"])),  # noqa: S704
+                "scripts": [Markup(script) for script in page["scripts"]],  # noqa: S704
+                "css": Markup(_asset("page.css") + _asset("print.css")),  # noqa: S704
+            }
+        )
+    )
+    return text.encode("utf-8")
