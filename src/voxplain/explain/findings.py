@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from voxplain.explain.scores import ScoreCotangent
+from voxplain.inference.cotangent import DenseCotangent
 from voxplain.records.finding import Finding, finding
 
 if TYPE_CHECKING:
@@ -43,7 +44,7 @@ def findings_of(
     for t, target in enumerate(question.targets):
         score, cotangent = question.linear[t]
         name = target.name
-        if target.support is None:
+        if cotangent.support is None and not isinstance(cotangent, DenseCotangent):
             found.append(
                 finding("VX103", "not applicable", "the model predicts no voxel of it", name)
             )

@@ -87,7 +87,7 @@ class ScoreCotangent:
         self, weights: torch.Tensor, support: Box, *, index: int, score: Score,
         activation: Activation, n_classes: int, logits: torch.Tensor | None,
     ) -> None:  # fmt: skip
-        self.support: Box | None = support
+        self.support: Box | None = support if bool(weights.any()) else None
         self._box = support
         self._weights = weights
         self._index = index
@@ -121,7 +121,10 @@ class ScoreCotangent:
         return values
 
     def slope(self) -> float:
-        """Σ|C| / Σ|weight|: how much the score moves with the logits; 1 for a logit."""
+        """Σ|C| / Σ|weight|: how much the score moves with the logits; 1 for a logit.
+
+        Defined where there is a support.
+        """
         if self._logits is None:
             return 1.0
         total = 0.0

@@ -167,7 +167,7 @@ class Explanation:
             kept = ", ".join(self.attributions) or "none"
             raise TargetError(
                 f"the map of {target!r} was not kept (kept: {kept}); its region sums are in the "
-                f"table; explain again with keep=[{target!r}] for the map"
+                f"table; explain again with keep=True for the map"
             )
         raise TargetError(f"no target {target!r}{nearest(target, self._target_names())}")
 

@@ -28,7 +28,6 @@ CODES: Mapping[str, Code] = MappingProxyType(
             _code(102, "completeness gap"),
             _code(103, "absent class"),
             _code(104, "attribution is zero everywhere"),
-            _code(105, "saturated probability"),
             _code(106, "standard error above tolerance"),
         ]
     )

@@ -54,6 +54,7 @@ def contents(explanation: Explanation, scale: Scale) -> dict[str, Any]:
         ],
         "findings": sorted(explanation.findings, key=lambda f: _WORST_FIRST.index(f.outcome)),
         "targets": [_target(explanation, t, places[t.name], ends) for t in explanation.targets],
+        "first": _first_shown(explanation),
         "legend": legend_css(),
         "scale": scale,
         "places": places,
@@ -106,6 +107,17 @@ def _gap_words(explanation: Explanation) -> str:
         "The gap is the sum of the map minus (score of the image minus score of the baseline), "
         "in the unit of the target; zero would be complete."
     )
+
+
+def _first_shown(explanation: Explanation) -> int:
+    """Position of the target to begin with: one with a map, background only if it must be."""
+
+    def rank(i: int) -> tuple[bool, bool, int]:
+        target = explanation.targets[i]
+        is_flat = explanation.table.top(target.name, 1)["share"].isna().all()
+        return target.name not in explanation.attributions or is_flat, target.name == BACKGROUND, i
+
+    return min(range(len(explanation.targets)), key=rank)
 
 
 def _target(

@@ -1,0 +1,195 @@
+"""``voxplain explain``: one image, one model, some targets."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+Score = Literal["logit", "probability", "log_odds", "margin"]
+Reduce = Literal["sum", "mean", "weighted", "dice"]
+Precision = Literal["float32", "float64", "bf16", "fp16"]
+Scale = Literal["shared", "own"]
+
+EPILOG = """Examples
+
+All classes, each over the voxels predicted as it:
+
+voxplain explain --model unet --image ct.nii.gz
+
+One class, few noise copies, its price first:
+
+voxplain explain --model unet --image ct.nii.gz --target class:liver --set n=8 --dry-run
+
+Two channels; why a lesion here and not edema:
+
+voxplain explain --model brats --image t1.nii.gz --image t2.nii.gz --target "class:tumor@mask:lesion.nii.gz minus class:edema@mask:lesion.nii.gz"
+
+Own regions, Integrated Gradients:
+
+voxplain explain --model unet --image ct.nii.gz --method integrated_gradients --set n=32 --regions organs.nii.gz"""  # noqa: E501
+
+
+def explain(
+    model: Annotated[
+        Path,
+        typer.Option(
+            metavar="DIR",
+            help="Folder of the model: model.yaml and its weights.",
+            show_default=False,
+        ),
+    ],
+    image: Annotated[
+        list[Path],
+        typer.Option(
+            metavar="FILE",
+            help="Image to explain (NIfTI, PNG, JPEG, TIFF, NPY). Repeat it for the channels, in "
+            "the model's order.",
+            show_default=False,
+        ),
+    ],
+    method: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME", help="Attribution method or preset; see [b]voxplain methods[/b]."
+        ),
+    ] = "smoothgrad",
+    set_: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="KEY=VALUE",
+            help="Setting of the method, e.g. n=8. Repeatable.",
+            show_default=False,
+        ),
+    ] = None,
+    target: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="TARGET",
+            help="What to explain: all, class:NAME, mask:FILE, voxel:I,J,K, class:NAME@mask:FILE, "
+            "class:NAME@voxel:I,J,K, class:NAME@instance:N, class:NAME@everywhere, or two with "
+            "' minus ' between. Repeatable; default all.",
+            show_default=False,
+        ),
+    ] = None,
+    score: Annotated[
+        Score, typer.Option(help="Number of each voxel that the target adds up.")
+    ] = "logit",
+    reduce: Annotated[
+        Reduce,
+        typer.Option(
+            help="How voxels become one number: sum or mean over the mask, weighted by the "
+            "probability, or soft Dice with the mask."
+        ),
+    ] = "sum",
+    regions: Annotated[
+        str,
+        typer.Option(
+            metavar="predicted|FILE",
+            help="Regions to sum the map over: the predicted classes, or a label map on any grid "
+            "(names from labels.json beside it).",
+        ),
+    ] = "predicted",
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            help="Folder for the results; files of the same name in it are replaced. Default "
+            "voxplain-CASE.",
+            show_default=False,
+        ),
+    ] = None,
+    case: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="Name of the case in tables and reports. Default: the file's name.",
+            show_default=False,
+        ),
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of all noise.")] = 0,
+    device: Annotated[
+        str, typer.Option(metavar="DEVICE", help="auto, cpu, cuda or cuda:N.")
+    ] = "auto",
+    precision: Annotated[
+        Precision, typer.Option(help="Precision of the network's passes.")
+    ] = "float32",
+    batch_size: Annotated[
+        int | None,
+        typer.Option(
+            min=1, help="Windows in one pass. Default: chosen from free memory.", show_default=False
+        ),
+    ] = None,
+    save_maps: Annotated[
+        bool | None,
+        typer.Option(
+            "--save-maps/--no-save-maps",
+            help="Write attribution_TARGET.nii.gz. Default: if there are at most 4 targets.",
+            show_default=False,
+        ),
+    ] = None,
+    report: Annotated[
+        bool,
+        typer.Option("--report/--no-report", help="Write report.html, a page that opens offline."),
+    ] = True,
+    scale: Annotated[
+        Scale,
+        typer.Option(help="Colours of the report's maps: one scale for all targets, or own ones."),
+    ] = "shared",
+    trust_code: Annotated[
+        bool,
+        typer.Option(
+            "--trust-code",
+            help="Allow a network class from outside MONAI and torch: its code will run.",
+        ),
+    ] = False,
+    dry_run: Annotated[
+        bool,
+        typer.Option(
+            "--dry-run", help="Only tell windows, passes, memory and time; write nothing."
+        ),
+    ] = False,
+    quiet: Annotated[
+        bool, typer.Option("--quiet", "-q", help="No progress bar and no summary.")
+    ] = False,
+) -> None:
+    """Explain what in an image made a model say what it says.
+
+    Writes prediction.nii.gz, attribution_TARGET.nii.gz, regions.csv and .parquet, report.html
+    and provenance.json: all of them, or none if anything goes wrong.
+    """
+    from voxplain.cli.job import Job
+    from voxplain.cli.progress import passes_bar
+    from voxplain.cli.summary import print_estimate, print_summary
+    from voxplain.inference.compute import Compute
+    from voxplain.records.archive import slugs
+    from voxplain.space import atomic_folder
+
+    job = Job.read(
+        model,
+        image,
+        method=method,
+        settings=set_ or (),
+        targets=target or ("all",),
+        score=score,
+        reduction=reduce,
+        regions=regions,
+        case=case,
+        seed=seed,
+        compute=Compute(device=device, precision=precision, batch_size=batch_size),
+        trust_code=trust_code,
+    )
+    if dry_run:
+        print_estimate(job.estimate(), len(job.targets))
+        return
+    place = out or Path(f"voxplain-{slugs([job.image.name])[job.image.name]}")
+    with atomic_folder(place) as folder:
+        with passes_bar(quiet) as progress:
+            explanation = job.run(
+                folder, maps=save_maps, report=scale if report else None, progress=progress
+            )
+        files = [path.name for path in folder.iterdir()]
+    if not quiet:
+        print_summary(explanation, place, files)

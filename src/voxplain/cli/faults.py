@@ -1,0 +1,82 @@
+"""What a user sees when something is wrong: one line, no traceback, a fitting exit code."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+import traceback
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import Any, NoReturn, TextIO
+
+import typer
+from typer.core import TyperGroup
+
+from voxplain.errors import VoxplainError
+
+USER_MISTAKE = 2
+INTERRUPTED = 128 + signal.SIGINT
+TERMINATED = 128 + signal.SIGTERM
+
+
+class PlainFaults(TyperGroup):
+    """Verbs whose errors, warnings and interruptions are told in plain lines on stderr.
+
+    A `VoxplainError` ends with exit code 2, Ctrl-C with 130, SIGTERM with 143. All of them
+    run through the ``with`` blocks that are open, which take half-written output away. Any
+    other exception is a defect of the program and keeps its traceback.
+    """
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the verb."""
+        try:
+            with _plain_warnings(), _orderly_termination():
+                return super().invoke(ctx)
+        except VoxplainError as error:
+            if os.environ.get("VOXPLAIN_TRACEBACK") == "1":
+                traceback.print_exc()
+            typer.echo(f"voxplain: {error}", err=True)
+            raise typer.Exit(USER_MISTAKE) from None
+        except KeyboardInterrupt:
+            typer.echo("voxplain: interrupted; no result was written", err=True)
+            raise typer.Exit(INTERRUPTED) from None
+
+
+@contextmanager
+def _plain_warnings() -> Iterator[None]:
+    """Print each warning as one line; voxplain's own always, others as Python's filters say."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("always", category=RuntimeWarning, module=r"voxplain\.")
+        warnings.showwarning = _warn
+        yield
+
+
+def _warn(
+    message: Warning | str, category: type[Warning], filename: str, lineno: int,
+    file: TextIO | None = None, line: str | None = None,
+) -> None:  # fmt: skip
+    del category, filename, lineno, file, line
+    typer.echo(f"voxplain: warning: {' '.join(str(message).split())}", err=True)
+
+
+@contextmanager
+def _orderly_termination() -> Iterator[None]:
+    """Turn SIGTERM (a scheduler's time limit, a stopped container) into an orderly exit."""
+    if threading.current_thread() is not threading.main_thread():
+        yield  # signals can be handled in the main thread only
+        return
+    before = signal.signal(signal.SIGTERM, _terminate)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _terminate(number: int, frame: FrameType | None) -> NoReturn:
+    del number, frame
+    typer.echo("voxplain: terminated; no result was written", err=True)
+    sys.exit(TERMINATED)

@@ -1,0 +1,163 @@
+"""One explanation as the command line asks for it: read, priced, run and written."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from voxplain.errors import MethodError
+from voxplain.explain import Estimate, Target, estimate, explain, method_of
+from voxplain.explain.method import Method
+from voxplain.explain.parse import targets_of
+from voxplain.explain.run import Progress
+from voxplain.explain.scores import Score
+from voxplain.explain.targets import Reduction
+from voxplain.inference.compute import Compute
+from voxplain.models import Model, load_model
+from voxplain.records import Explanation
+from voxplain.report import write_report
+from voxplain.report.scale import Scale
+from voxplain.space import LabelMap, Volume, read_image, read_labels
+
+FEW_TARGETS = 4
+"""So many maps are saved unasked."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """Everything that decides an explanation; nothing of how it is shown.
+
+    Parameters
+    ----------
+    model, image, targets, method, regions, compute, seed
+        See `voxplain.explain.explain`; `regions` None takes the predicted classes.
+    """
+
+    model: Model
+    image: Volume
+    targets: Sequence[Target]
+    method: Method
+    regions: LabelMap | None
+    compute: Compute
+    seed: int
+
+    @classmethod
+    def read(
+        cls,
+        model: Path,
+        images: Sequence[Path],
+        *,
+        method: str,
+        settings: Sequence[str] = (),
+        targets: Sequence[str] = ("all",),
+        score: Score = "logit",
+        reduction: Reduction = "sum",
+        regions: str = "predicted",
+        case: str | None = None,
+        seed: int = 0,
+        compute: Compute | None = None,
+        trust_code: bool = False,
+    ) -> Job:
+        """Read model, image and label maps, and check the words; cheap checks come first.
+
+        Parameters
+        ----------
+        model
+            Folder of a model card.
+        images
+            One file, or one a channel.
+        method, settings
+            Name, and texts ``KEY=VALUE``.
+        targets, score, reduction
+            See `voxplain.explain.parse`.
+        regions
+            ``predicted`` or the file of a label map.
+        case
+            Name of the case; None takes the first file's.
+        seed, compute, trust_code
+            As in the Python interface.
+
+        Raises
+        ------
+        VoxplainError
+            If something is missing, damaged, unknown, or does not fit.
+        """
+        chosen = method_of(method, settings_of(settings))
+        image = read_image(images, name=case)
+        loaded = load_model(model, trust_code=trust_code)
+        loaded.check_image(image)
+        return cls(
+            model=loaded,
+            image=image,
+            targets=targets_of(targets, loaded.info, score=score, reduction=reduction),
+            method=chosen,
+            regions=None if regions == "predicted" else read_labels(regions),
+            compute=compute or Compute(),
+            seed=seed,
+        )
+
+    def estimate(self) -> Estimate:
+        """Tell what `run` will cost."""
+        return estimate(
+            self.model, self.image, self.targets, self.method,
+            regions=self.regions, compute=self.compute,
+        )  # fmt: skip
+
+    def run(
+        self,
+        folder: Path,
+        *,
+        maps: bool | None = None,
+        report: Scale | None = "shared",
+        progress: Progress | None = None,
+    ) -> Explanation:
+        """Explain, and write the results into a folder.
+
+        Parameters
+        ----------
+        folder
+            Existing; the caller sees to it that it appears whole or not at all.
+        maps
+            Whether to save the maps; None saves those of up to `FEW_TARGETS` targets.
+        report
+            Where the colours of the report's maps end; None writes no report.
+        progress
+            Called with the passes done and in all.
+
+        Returns
+        -------
+        Explanation
+            What was written.
+        """
+        is_saved = len(self.targets) <= FEW_TARGETS if maps is None else maps
+        keep: bool | Literal["auto"] = is_saved or (report is not None and "auto")
+        explanation = explain(
+            self.model, self.image, self.targets, self.method,
+            regions=self.regions, keep=keep, seed=self.seed, compute=self.compute,
+            progress=progress,
+        )  # fmt: skip
+        explanation.save(folder, maps=is_saved)
+        if report is not None:
+            write_report(explanation, folder / "report.html", scale=report)
+        return explanation
+
+
+def settings_of(texts: Sequence[str]) -> dict[str, str]:
+    """Split texts ``KEY=VALUE``.
+
+    Raises
+    ------
+    MethodError
+        If a text is not of that form, or a key comes twice.
+    """
+    settings: dict[str, str] = {}
+    for text in texts:
+        key, equals, value = text.partition("=")
+        if not (key and equals and value):
+            raise MethodError(f"--set takes KEY=VALUE, e.g. --set n=8; got {text!r}")
+        if key in settings:
+            raise MethodError(f"--set {key}=… is given twice: {settings[key]!r} and {value!r}")
+        settings[key] = value
+    return settings

@@ -1,0 +1,53 @@
+"""The progress bar: passes done, passes in all, time left; on stderr, only in a terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+
+@contextmanager
+def passes_bar(is_quiet: bool) -> Iterator[Callable[[int, int], None]]:
+    """Show passes while they run; nothing stays on the screen afterwards.
+
+    Parameters
+    ----------
+    is_quiet
+        Show nothing.
+
+    Yields
+    ------
+    Callable
+        To be called with the passes done and the passes in all.
+    """
+    console = Console(stderr=True)
+    with Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("passes,"),
+        TimeElapsedColumn(),
+        TextColumn("gone,"),
+        TimeRemainingColumn(),
+        TextColumn("left"),
+        console=console,
+        transient=True,
+        disable=is_quiet or not console.is_terminal,
+    ) as bar:
+        task = bar.add_task("explaining", total=None)
+
+        def show(done: int, total: int) -> None:
+            words = "writing" if done >= total else "explaining"
+            bar.update(task, completed=done, total=total, description=words)
+
+        yield show

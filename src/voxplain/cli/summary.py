@@ -1,0 +1,99 @@
+"""What is printed at the end of a run, and what a run will cost."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from voxplain.explain import Estimate
+from voxplain.records import Explanation, Finding
+from voxplain.report.wording import number, percent, seconds, storage
+
+N_TARGETS = 10
+N_REGIONS = 3
+_OUTCOMES = ("issue", "tip", "not applicable")
+
+
+def print_summary(explanation: Explanation, folder: Path, files: Sequence[str]) -> None:
+    """Print the strongest regions of the first targets, the findings and where the files are.
+
+    Parameters
+    ----------
+    explanation
+        What was written.
+    folder
+        Where, as the user named it.
+    files
+        Names of the files in it that this run wrote.
+    """
+    console = Console(highlight=False, soft_wrap=False)
+    reached = [target for target in explanation.targets if target.n_windows > 0]
+    table = Table(title=Text(f"{explanation.provenance.case}, {explanation.method}"))
+    table.add_column("target")
+    table.add_column(Text("score"), justify="right")
+    table.add_column(Text("regions with the largest shares of the map"))
+    for target in reached[:N_TARGETS]:
+        rows = explanation.table.top(target.name, N_REGIONS)
+        shares = ", ".join(f"{name} {_percent(row.share)}" for name, row in rows.iterrows())
+        table.add_row(Text(target.name), number(target.score), Text(shares))
+    if reached:
+        console.print(table)
+    if len(reached) > N_TARGETS:
+        console.print(Text(f"and {len(reached) - N_TARGETS} more targets in regions.csv"))
+    for line in finding_lines(explanation.findings):
+        console.print(Text(line), soft_wrap=True)
+    cost = explanation.provenance.cost
+    console.print(
+        Text(
+            f"{cost.n_forward} passes forward, {cost.n_backward} backward, "
+            f"{seconds(cost.seconds)}, {storage(cost.peak_memory_bytes)} at most"
+        ),
+        soft_wrap=True,
+    )
+    console.print(Text(f"in {folder}: {', '.join(sorted(files))}"), soft_wrap=True)
+
+
+def finding_lines(findings: Sequence[Finding]) -> list[str]:
+    """One line for each code and outcome; a code of one target with its evidence."""
+    groups: dict[tuple[str, str], list[Finding]] = {}
+    for finding in findings:
+        if finding.outcome in _OUTCOMES:
+            groups.setdefault((finding.code, finding.outcome), []).append(finding)
+    lines = []
+    for (code, outcome), group in groups.items():
+        targets = ", ".join(f.target for f in group if f.target is not None)
+        words = f"{code} {outcome}: {group[0].title}" + (f" ({targets})" if targets else "")
+        lines.append(words + (f": {group[0].evidence}" if len(group) == 1 else ""))
+    return lines
+
+
+def print_estimate(estimate: Estimate, n_targets: int) -> None:
+    """Print what a run will cost; say so where it is an upper bound."""
+    most = "at most " if estimate.is_upper_bound else ""
+    console = Console(highlight=False)
+    for line in (
+        f"targets   {n_targets}",
+        f"windows   {estimate.n_windows}",
+        f"passes    {most}{estimate.n_forward} forward, {most}{estimate.n_backward} backward",
+        f"memory    about {storage(estimate.memory_bytes)} beside the program itself",
+        f"time      {most}about {seconds(estimate.seconds)}",
+    ):
+        console.print(Text(line), soft_wrap=True)
+    if estimate.is_upper_bound:
+        console.print(
+            Text(
+                "upper bound: the predicted masks are not known yet; windows that no target "
+                "reaches will not be run"
+            ),
+            soft_wrap=True,
+        )
+    console.print(Text("dry run: nothing was written"))
+
+
+def _percent(share: float) -> str:
+    """Share in percent, without the space where a line could break."""
+    return percent(share).replace(" ", "")

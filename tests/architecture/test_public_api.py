@@ -1,0 +1,95 @@
+"""The names that users write. A change here is a change for them: put it in the CHANGELOG."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from importlib import import_module
+
+import pytest
+
+import voxplain
+
+TOP = [
+    "Attribution",
+    "Compute",
+    "Explanation",
+    "Grid",
+    "LabelMap",
+    "Volume",
+    "estimate",
+    "explain",
+    "importance",
+    "load_model",
+    "read_image",
+    "read_labels",
+    "to_metatensor",
+    "wrap",
+    "write_report",
+]
+EXPLAIN = [
+    "METHODS",
+    "PRESETS",
+    "Blurred",
+    "ClassTarget",
+    "Constant",
+    "Difference",
+    "Estimate",
+    "Everywhere",
+    "FunctionTarget",
+    "GivenImage",
+    "Gradient",
+    "InputXGradient",
+    "Instance",
+    "IntegratedGradients",
+    "Mask",
+    "MeanImage",
+    "Predicted",
+    "SmoothGrad",
+    "SmoothGradSquared",
+    "Target",
+    "VarGrad",
+    "Voxel",
+    "estimate",
+    "explain",
+    "method_of",
+]
+
+
+def test_top() -> None:
+    assert voxplain.__all__ == TOP
+
+
+def test_explain() -> None:
+    package = import_module("voxplain.explain")
+    assert package.__all__ == EXPLAIN
+    assert all(hasattr(package, name) for name in EXPLAIN)
+
+
+@pytest.mark.parametrize("name", TOP)
+def test_each_name_is_there(name: str) -> None:
+    assert callable(getattr(voxplain, name))
+    assert name in dir(voxplain)
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "import voxplain; voxplain.explain; call = voxplain.explain",
+        "from voxplain import explain as call",
+        "from voxplain.explain import SmoothGrad; import voxplain; call = voxplain.explain",
+        "import voxplain.explain; call = voxplain.explain",
+    ],
+)
+def test_explain_can_be_called_however_it_was_imported(statement: str) -> None:
+    # the package voxplain.explain takes the function's name on voxplain once it is imported
+    program = f"{statement}\ntry:\n    call()\nexcept TypeError as error:\n    print(error)"
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
+    assert "missing 2 required positional arguments: 'model' and 'image'" in done.stdout
+
+
+def test_an_unknown_name_is_an_attribute_error() -> None:
+    with pytest.raises(AttributeError, match="no attribute 'explian'"):
+        voxplain.explian  # noqa: B018
