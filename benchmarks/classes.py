@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from voxplain.explain import SmoothGrad, explain
+from voxplain.attribution import SmoothGrad, explain
 from voxplain.inference.compute import Compute
 from voxplain.inference.noise import NoiseField
 from voxplain.inference.pipeline import open_pipeline

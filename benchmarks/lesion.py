@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from benchmarks.networks import noise_volume, unet
-from voxplain.explain import ClassTarget, Mask, SmoothGrad, explain
+from voxplain.attribution import ClassTarget, Mask, SmoothGrad, explain
 from voxplain.inference.compute import Compute
 from voxplain.inference.cotangent import DenseCotangent
 from voxplain.inference.noise import NoiseField

@@ -21,7 +21,7 @@ import torch
 from monai.inferers import sliding_window_inference
 
 from benchmarks.networks import noise_volume, unet
-from voxplain.explain import ClassTarget, Mask, explain
+from voxplain.attribution import ClassTarget, Mask, explain
 from voxplain.space.labelmap import LabelMap
 
 SIDE, WINDOW, OVERLAP = 128, 32, 0.25

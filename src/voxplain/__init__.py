@@ -24,8 +24,8 @@ _WHERE = {
     "Grid": "voxplain.space",
     "LabelMap": "voxplain.space",
     "Volume": "voxplain.space",
-    "estimate": "voxplain.explain",
-    "explain": "voxplain.explain",
+    "estimate": "voxplain.attribution",
+    "explain": "voxplain.attribution",
     "importance": "voxplain.regions",
     "load_model": "voxplain.models",
     "read_image": "voxplain.space",
@@ -54,7 +54,7 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
-    from voxplain.explain import estimate, explain
+    from voxplain.attribution import estimate, explain
     from voxplain.inference.compute import Compute
     from voxplain.models import load_model, wrap
     from voxplain.models.metatensor import to_metatensor

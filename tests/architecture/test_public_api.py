@@ -27,7 +27,7 @@ TOP = [
     "wrap",
     "write_report",
 ]
-EXPLAIN = [
+ATTRIBUTION = [
     "METHODS",
     "PRESETS",
     "Blurred",
@@ -60,10 +60,10 @@ def test_top() -> None:
     assert voxplain.__all__ == TOP
 
 
-def test_explain() -> None:
-    package = import_module("voxplain.explain")
-    assert package.__all__ == EXPLAIN
-    assert all(hasattr(package, name) for name in EXPLAIN)
+def test_attribution() -> None:
+    package = import_module("voxplain.attribution")
+    assert package.__all__ == ATTRIBUTION
+    assert all(hasattr(package, name) for name in ATTRIBUTION)
 
 
 @pytest.mark.parametrize("name", TOP)
@@ -77,12 +77,12 @@ def test_each_name_is_there(name: str) -> None:
     [
         "import voxplain; voxplain.explain; call = voxplain.explain",
         "from voxplain import explain as call",
-        "from voxplain.explain import SmoothGrad; import voxplain; call = voxplain.explain",
-        "import voxplain.explain; call = voxplain.explain",
+        "from voxplain.attribution import SmoothGrad; import voxplain; call = voxplain.explain",
+        "import voxplain.attribution; call = voxplain.explain",
     ],
 )
 def test_explain_can_be_called_however_it_was_imported(statement: str) -> None:
-    # the package voxplain.explain takes the function's name on voxplain once it is imported
+    # no package may have the name of a function of voxplain: importing it would hide the function
     program = f"{statement}\ntry:\n    call()\nexcept TypeError as error:\n    print(error)"
     done = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, check=True

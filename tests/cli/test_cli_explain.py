@@ -12,8 +12,8 @@ import pytest
 import SimpleITK
 from PIL import Image
 
-from voxplain.explain import Difference, SmoothGrad, explain
-from voxplain.explain.targets import ClassTarget
+from voxplain.attribution import Difference, SmoothGrad, explain
+from voxplain.attribution.targets import ClassTarget
 from voxplain.models import load_model
 from voxplain.records import Explanation
 from voxplain.space import read_image, read_labels, write_nifti
@@ -194,7 +194,7 @@ def test_dry_run_tells_the_passes_of_the_real_run_and_writes_nothing(case, voxpl
 
 
 def test_dry_run_says_where_it_is_an_upper_bound(case, voxplain, monkeypatch):
-    monkeypatch.setattr(sys.modules["voxplain.explain.estimate"], "_EXACT_SECONDS", 0.0)
+    monkeypatch.setattr(sys.modules["voxplain.attribution.estimate"], "_EXACT_SECONDS", 0.0)
     told = voxplain(*case.base, "--dry-run")
     assert "at most" in told.stdout
     assert "upper bound" in told.stdout

@@ -15,12 +15,12 @@ import pytest
 import typer
 
 from voxplain import __version__
+from voxplain.attribution import METHODS, PRESETS
+from voxplain.attribution.scores import Score
+from voxplain.attribution.targets import Reduction
 from voxplain.cli import app, demo, explain
 from voxplain.cli import report as report_verb
 from voxplain.cli.job import FEW_TARGETS
-from voxplain.explain import METHODS, PRESETS
-from voxplain.explain.scores import Score
-from voxplain.explain.targets import Reduction
 from voxplain.inference.compute import Precision
 from voxplain.records import Explanation
 from voxplain.report.scale import Scale
@@ -186,22 +186,23 @@ def test_report_refuses_another_image_and_no_result(case, voxplain):
 
 # -- demo -------------------------------------------------------------------------------------
 def test_demo_writes_patient_and_report(case, voxplain, monkeypatch):
-    def patient(seed: int):
+    def patient(seed: int, *, lesion: bool | None = None):
+        assert lesion
         image = read_image(case.image, name=f"patient_{seed}")
         whole = replace(image, data=np.rint(image.data * 100))
         return whole, phantoms.labels(image.grid, 2)
 
     monkeypatch.setattr("voxplain.demo.model_path", lambda: case.model)
-    monkeypatch.setattr("voxplain.demo.demo_case", patient)
+    monkeypatch.setattr("voxplain.demo.patients.patient", patient)
     done = voxplain("demo", "--seed", "907")
     assert done.exit_code == 0, done.output
     out = Path("voxplain-demo")
     assert done.stdout.splitlines()[-1] == "open voxplain-demo/report.html"
     np.testing.assert_array_equal(
-        read_image(out / "data" / "patient_907.nii.gz").data, patient(907)[0].data
+        read_image(out / "data" / "patient_907.nii.gz").data, patient(907, lesion=True)[0].data
     )
     truth = read_labels(out / "data" / "patient_907_labels.nii.gz")
-    assert truth.names == patient(907)[1].names
+    np.testing.assert_array_equal(truth.layers, patient(907, lesion=True)[1].layers)
     assert (out / "report.html").is_file()
     saved = Explanation.load(out)
     assert saved.provenance.parameters["n"] == demo._N

@@ -214,8 +214,8 @@ def test_the_output_reference_names_every_column() -> None:
 
 
 def test_the_method_reference_names_every_method_setting_and_preset() -> None:
-    from voxplain.explain import METHODS, PRESETS
-    from voxplain.explain.methods import describe_settings
+    from voxplain.attribution import METHODS, PRESETS
+    from voxplain.attribution.methods import describe_settings
 
     text = (DOCS / "reference" / "methods.md").read_text("utf-8")
     for name, kind in METHODS.items():

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from voxplain.explain import (
+from voxplain.attribution import (
     ClassTarget,
     Constant,
     Everywhere,
@@ -20,9 +20,9 @@ from voxplain.explain import (
     VarGrad,
     explain,
 )
-from voxplain.explain.integrated import Rule
-from voxplain.explain.method import Method
-from voxplain.explain.scores import Score
+from voxplain.attribution.integrated import Rule
+from voxplain.attribution.method import Method
+from voxplain.attribution.scores import Score
 from voxplain.inference.compute import Compute
 from voxplain.inference.noise import NoiseField
 from voxplain.space.box import Box

@@ -10,8 +10,7 @@ import pytest
 from numpy.typing import NDArray
 from torch import nn
 
-from voxplain.errors import ModelError
-from voxplain.explain import (
+from voxplain.attribution import (
     Blurred,
     ClassTarget,
     Everywhere,
@@ -26,9 +25,10 @@ from voxplain.explain import (
     VarGrad,
     explain,
 )
-from voxplain.explain import Constant as ConstantBaseline
-from voxplain.explain.baselines import Baseline
-from voxplain.explain.method import Method
+from voxplain.attribution import Constant as ConstantBaseline
+from voxplain.attribution.baselines import Baseline
+from voxplain.attribution.method import Method
+from voxplain.errors import ModelError
 from voxplain.inference.compute import Compute
 from voxplain.inference.noise import NoiseField
 from voxplain.records import Explanation

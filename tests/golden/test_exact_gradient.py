@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from voxplain.explain import ClassTarget, Difference, FunctionTarget, Mask, explain
-from voxplain.explain.targets import Target
+from voxplain.attribution import ClassTarget, Difference, FunctionTarget, Mask, explain
+from voxplain.attribution.targets import Target
 from voxplain.inference.compute import Compute
 from voxplain.models import Model, wrap
 from voxplain.space.grid import Grid
@@ -52,10 +52,12 @@ def relative_error(found: np.ndarray, wanted: np.ndarray) -> float:
     return float(np.abs(found - wanted).max() / np.abs(wanted).max())
 
 
-@pytest.fixture(params=["predicted", "probability", "dice", "margin", "log_odds", "mean", "difference",
-                        "function"])  # fmt: skip
+KINDS = ["predicted", "probability", "dice", "margin", "log_odds", "mean", "difference", "function"]
+
+
+@pytest.fixture(params=KINDS)
 def case(request: pytest.FixtureRequest) -> tuple[Callable[[LabelMap], Target], Callable]:
-    """A target, and the same number written as a function of logits, given mask and clean logits."""
+    """A target, and its number as a function of logits, given mask and clean logits."""
     kind = request.param
 
     def target(mask: LabelMap) -> Target:
@@ -67,22 +69,24 @@ def case(request: pytest.FixtureRequest) -> tuple[Callable[[LabelMap], Target], 
             "margin": ClassTarget("right", over, score="margin"),
             "log_odds": ClassTarget("right", over, score="log_odds"),
             "mean": ClassTarget("left", over, reduction="mean"),
-            "difference": Difference(ClassTarget("left", over), ClassTarget("right", over, score="probability")),
+            "difference": Difference(
+                ClassTarget("left", over), ClassTarget("right", over, score="probability")
+            ),
             "function": FunctionTarget(lambda L: (L[1] * L[2]).mean().tanh(), "product"),
         }[kind]
 
     def score(L: torch.Tensor, m: torch.Tensor, clean: torch.Tensor) -> torch.Tensor:
         p = torch.softmax(L, 0)
         return {
-            "predicted": lambda: (L[1] * (clean.argmax(0) == 1)).sum(),
-            "probability": lambda: (p[1] * m).sum(),
-            "dice": lambda: dice(L, m),
-            "margin": lambda: ((L[2] - torch.maximum(L[0], L[1])) * m).sum(),
-            "log_odds": lambda: (torch.log(p[2] / (1 - p[2])) * m).sum(),
-            "mean": lambda: (L[1] * m).sum() / m.sum(),
-            "difference": lambda: ((L[1] - p[2]) * m).sum(),
-            "function": lambda: (L[1] * L[2]).mean().tanh(),
-        }[kind]()
+            "predicted": (L[1] * (clean.argmax(0) == 1)).sum(),
+            "probability": (p[1] * m).sum(),
+            "dice": dice(L, m),
+            "margin": ((L[2] - torch.maximum(L[0], L[1])) * m).sum(),
+            "log_odds": (torch.log(p[2] / (1 - p[2])) * m).sum(),
+            "mean": (L[1] * m).sum() / m.sum(),
+            "difference": ((L[1] - p[2]) * m).sum(),
+            "function": (L[1] * L[2]).mean().tanh(),
+        }[kind]
 
     return target, score
 

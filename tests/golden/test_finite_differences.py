@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from voxplain.explain import ClassTarget, Everywhere, Mask, explain
-from voxplain.explain.targets import Target
+from voxplain.attribution import ClassTarget, Everywhere, Mask, explain
+from voxplain.attribution.targets import Target
 from voxplain.inference.compute import Compute
 from voxplain.models import Model
 from voxplain.space.volume import Volume

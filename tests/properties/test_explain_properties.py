@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from voxplain.explain import (
+from voxplain.attribution import (
     ClassTarget,
     Constant,
     Difference,
@@ -19,9 +19,9 @@ from voxplain.explain import (
     SmoothGrad,
     explain,
 )
-from voxplain.explain.method import Method
-from voxplain.explain.scores import SCORES, Score, ScoreCotangent, score_of
-from voxplain.explain.targets import Target
+from voxplain.attribution.method import Method
+from voxplain.attribution.scores import SCORES, Score, ScoreCotangent, score_of
+from voxplain.attribution.targets import Target
 from voxplain.inference.compute import Compute
 from voxplain.models import Model
 from voxplain.records import Explanation

@@ -7,8 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from voxplain.errors import MethodError
-from voxplain.explain import (
+from voxplain.attribution import (
     ClassTarget,
     Difference,
     Everywhere,
@@ -20,8 +19,9 @@ from voxplain.explain import (
     SmoothGrad,
     explain,
 )
-from voxplain.explain.method import Method
-from voxplain.explain.targets import Target
+from voxplain.attribution.method import Method
+from voxplain.attribution.targets import Target
+from voxplain.errors import MethodError
 from voxplain.inference.compute import Compute
 from voxplain.models import wrap
 from voxplain.records import Explanation

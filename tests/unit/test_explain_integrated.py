@@ -7,8 +7,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from voxplain.errors import MethodError
-from voxplain.explain import (
+from voxplain.attribution import (
     Blurred,
     ClassTarget,
     Constant,
@@ -19,10 +18,11 @@ from voxplain.explain import (
     MeanImage,
     explain,
 )
-from voxplain.explain.baselines import Baseline
-from voxplain.explain.integrated import Rule, quadrature
-from voxplain.explain.method import Method
-from voxplain.explain.targets import Target
+from voxplain.attribution.baselines import Baseline
+from voxplain.attribution.integrated import Rule, quadrature
+from voxplain.attribution.method import Method
+from voxplain.attribution.targets import Target
+from voxplain.errors import MethodError
 from voxplain.inference.compute import Compute
 from voxplain.models import Model
 from voxplain.records import Explanation

@@ -4,8 +4,7 @@ from dataclasses import FrozenInstanceError, fields
 
 import pytest
 
-from voxplain.errors import MethodError
-from voxplain.explain import (
+from voxplain.attribution import (
     METHODS,
     PRESETS,
     Blurred,
@@ -19,9 +18,10 @@ from voxplain.explain import (
     VarGrad,
     method_of,
 )
-from voxplain.explain.baselines import Baseline
-from voxplain.explain.method import Method, settings_of
-from voxplain.explain.methods import baseline_of, describe_settings
+from voxplain.attribution.baselines import Baseline
+from voxplain.attribution.method import Method, settings_of
+from voxplain.attribution.methods import baseline_of, describe_settings
+from voxplain.errors import MethodError
 from voxplain.testing.phantoms import volume
 
 

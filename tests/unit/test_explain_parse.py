@@ -5,9 +5,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from voxplain.attribution import (
+    ClassTarget,
+    Difference,
+    Everywhere,
+    Instance,
+    Mask,
+    Predicted,
+    Voxel,
+)
+from voxplain.attribution.parse import target_of, targets_of
 from voxplain.errors import TargetError, VoxplainError
-from voxplain.explain import ClassTarget, Difference, Everywhere, Instance, Mask, Predicted, Voxel
-from voxplain.explain.parse import target_of, targets_of
 from voxplain.models import ModelInfo
 from voxplain.space.nifti import write_nifti
 from voxplain.testing.phantoms import labels, oblique_grid

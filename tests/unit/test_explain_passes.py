@@ -10,8 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from voxplain.errors import ModelError, TargetError
-from voxplain.explain import (
+from voxplain.attribution import (
     ClassTarget,
     Difference,
     FunctionTarget,
@@ -26,9 +25,10 @@ from voxplain.explain import (
     estimate,
     explain,
 )
-from voxplain.explain.ask import ask
-from voxplain.explain.method import Method
-from voxplain.explain.targets import Target
+from voxplain.attribution.ask import ask
+from voxplain.attribution.method import Method
+from voxplain.attribution.targets import Target
+from voxplain.errors import ModelError, TargetError
 from voxplain.inference.compute import Compute
 from voxplain.inference.pipeline import open_pipeline
 from voxplain.models import Model
@@ -277,7 +277,7 @@ def test_estimate_without_a_prediction_is_a_bound(
     net: Counting, image: Volume, name: str, method: Method,
     regions: LabelMap | None, monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
-    monkeypatch.setattr(import_module("voxplain.explain.estimate"), "_EXACT_SECONDS", 0.0)
+    monkeypatch.setattr(import_module("voxplain.attribution.estimate"), "_EXACT_SECONDS", 0.0)
     told_, took, is_bound = compare(net, image, TARGETS[name], method, regions)
     assert is_bound
     assert told_[0] >= took[0]

@@ -8,8 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from voxplain.errors import GridError
-from voxplain.explain import (
+from voxplain.attribution import (
     ClassTarget,
     Everywhere,
     Gradient,
@@ -20,7 +19,8 @@ from voxplain.explain import (
     VarGrad,
     explain,
 )
-from voxplain.explain.method import Method
+from voxplain.attribution.method import Method
+from voxplain.errors import GridError
 from voxplain.inference.compute import Compute
 from voxplain.models import Model, wrap
 from voxplain.records import Explanation
@@ -119,9 +119,9 @@ def test_large_maps_are_not_kept_unasked(
     model: Model, image: Volume, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     n_bytes = 3 * 2 * GRID.n_voxels * 4
-    monkeypatch.setattr("voxplain.explain.run._KEEP_BYTES", n_bytes)
+    monkeypatch.setattr("voxplain.attribution.run._KEEP_BYTES", n_bytes)
     assert run(model, image, Gradient(), BOXES).attributions
-    monkeypatch.setattr("voxplain.explain.run._KEEP_BYTES", n_bytes - 1)
+    monkeypatch.setattr("voxplain.attribution.run._KEEP_BYTES", n_bytes - 1)
     assert not run(model, image, Gradient(), BOXES).attributions
     assert run(model, image, Gradient(), BOXES, keep=True).attributions
 

@@ -7,8 +7,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from voxplain.errors import MethodError
-from voxplain.explain import (
+from voxplain.attribution import (
     ClassTarget,
     Everywhere,
     SmoothGrad,
@@ -17,9 +16,10 @@ from voxplain.explain import (
     Voxel,
     explain,
 )
-from voxplain.explain.ask import ask
-from voxplain.explain.method import Method
-from voxplain.explain.smoothgrad import jackknife_errors, noisy
+from voxplain.attribution.ask import ask
+from voxplain.attribution.method import Method
+from voxplain.attribution.smoothgrad import jackknife_errors, noisy
+from voxplain.errors import MethodError
 from voxplain.inference.compute import Compute
 from voxplain.inference.pipeline import open_pipeline
 from voxplain.models import Model

@@ -9,8 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from voxplain.errors import GridError, TargetError
-from voxplain.explain import (
+from voxplain.attribution import (
     ClassTarget,
     Difference,
     Everywhere,
@@ -24,10 +23,11 @@ from voxplain.explain import (
     Voxel,
     explain,
 )
-from voxplain.explain.integrated import quadrature
-from voxplain.explain.method import Method
-from voxplain.explain.scores import check_score, score_of
-from voxplain.explain.targets import Target
+from voxplain.attribution.integrated import quadrature
+from voxplain.attribution.method import Method
+from voxplain.attribution.scores import check_score, score_of
+from voxplain.attribution.targets import Target
+from voxplain.errors import GridError, TargetError
 from voxplain.inference.compute import Compute
 from voxplain.inference.noise import NoiseField
 from voxplain.models import Model, wrap

@@ -10,8 +10,8 @@ import pytest
 import torch
 from torch import nn
 
+from voxplain.attribution import ClassTarget, Everywhere, Gradient, SmoothGrad, explain
 from voxplain.errors import VoxplainError
-from voxplain.explain import ClassTarget, Everywhere, Gradient, SmoothGrad, explain
 from voxplain.inference.compute import Compute, Precision
 from voxplain.records import Explanation
 from voxplain.space.volume import Volume

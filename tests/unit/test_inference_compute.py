@@ -9,6 +9,7 @@ from torch import nn
 from voxplain.errors import MethodError
 from voxplain.inference.compute import (
     Compute,
+    Precision,
     free_memory_bytes,
     frozen,
     peak_memory_bytes,
@@ -68,17 +69,18 @@ def test_memory_is_positive() -> None:
     assert free_memory_bytes(CPU) > 2**20
 
 
-def test_frozen_lends_and_takes_back() -> None:
+@pytest.mark.parametrize("precision", ["float32", "float64"])
+def test_frozen_lends_and_takes_back(precision: Precision) -> None:
     net = nn.Sequential(nn.Conv3d(1, 2, 1), nn.BatchNorm3d(2), nn.Dropout())
     net[1].eval()
     pointers = [t.data_ptr() for t in net.state_dict().values()]
-    compute = Compute("cpu", precision="float64", memory_format="channels_last")
+    compute = Compute("cpu", precision=precision, memory_format="channels_last")
     with frozen(net, compute, 3) as lent:
         assert lent is net
         assert not any(m.training for m in net.modules())
         assert not any(p.requires_grad for p in net.parameters())
-        assert {p.dtype for p in net.parameters()} == {torch.float64}
-        assert net[1].running_mean.dtype is torch.float64
+        assert {p.dtype for p in net.parameters()} == {compute.dtype}
+        assert net[1].running_mean.dtype is compute.dtype
         assert net[1].num_batches_tracked.dtype is torch.int64
         assert net[0].weight.is_contiguous(memory_format=torch.channels_last_3d)
         net[1].running_mean.add_(1)  # buffers are lent as copies

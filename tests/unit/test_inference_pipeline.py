@@ -6,8 +6,8 @@ import torch
 from monai.inferers import sliding_window_inference
 from torch import nn
 
+from voxplain.attribution import ClassTarget, Everywhere, SmoothGrad, explain
 from voxplain.errors import ModelError
-from voxplain.explain import ClassTarget, Everywhere, SmoothGrad, explain
 from voxplain.inference.compute import Compute
 from voxplain.inference.cotangent import DenseCotangent, SumCotangent
 from voxplain.inference.pipeline import Passes, open_pipeline

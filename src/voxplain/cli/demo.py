@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated
 
@@ -40,17 +39,18 @@ def demo(
 ) -> None:
     """Explain a synthetic chest CT with the small model that ships, and write its report.
 
-    The patient has a nodule in a lung. The patient's CT and true labels are written to DIR/data, the results to DIR.
+    The patient has a nodule in a lung. CT and true labels are written to DIR/data, the results
+    to DIR.
     """
     from voxplain.cli.job import Job
     from voxplain.cli.progress import passes_bar
     from voxplain.cli.summary import print_summary
-    from voxplain.demo import model_path
+    from voxplain.demo import model_path, write_patients
     from voxplain.space import atomic_folder
 
     settings = (f"n={_N}",) if method is None else ()
     with atomic_folder(out) as folder:
-        ct = _write_patient(folder / "data", seed)
+        (ct,) = write_patients(folder / "data", [seed], lesion=True)
         job = Job.read(model_path(), [ct], method=method or "smoothgrad", settings=settings)
         with passes_bar(quiet) as progress:
             explanation = job.run(folder, progress=progress)
@@ -62,19 +62,3 @@ def demo(
         )
         typer.echo(f"the same by hand: {words}")
     typer.echo(f"open {out / 'report.html'}")
-
-
-def _write_patient(folder: Path, seed: int) -> Path:
-    """Write the demo's patient: CT, true labels and their names; return the CT's file."""
-    import numpy as np
-
-    from voxplain.demo import demo_case
-    from voxplain.space import atomic_file, write_nifti
-
-    image, labels = demo_case(seed)
-    ct = folder / f"{image.name}.nii.gz"
-    write_nifti(ct, image.data, image.grid, np.int16)
-    write_nifti(folder / f"{image.name}_labels.nii.gz", labels.layers, labels.grid, np.uint8)
-    with atomic_file(folder / "labels.json") as path:
-        path.write_text(json.dumps({str(k): labels.names[k] for k in labels.names if k}, indent=2))
-    return ct

@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from voxplain.attribution import Estimate, Target, estimate, explain, method_of
+from voxplain.attribution.method import Method
+from voxplain.attribution.parse import targets_of
+from voxplain.attribution.run import Progress
+from voxplain.attribution.scores import Score
+from voxplain.attribution.targets import Reduction
 from voxplain.errors import MethodError
-from voxplain.explain import Estimate, Target, estimate, explain, method_of
-from voxplain.explain.method import Method
-from voxplain.explain.parse import targets_of
-from voxplain.explain.run import Progress
-from voxplain.explain.scores import Score
-from voxplain.explain.targets import Reduction
 from voxplain.inference.compute import Compute
 from voxplain.models import Model, load_model
 from voxplain.records import Explanation
@@ -32,7 +32,7 @@ class Job:
     Parameters
     ----------
     model, image, targets, method, regions, compute, seed
-        See `voxplain.explain.explain`; `regions` None takes the predicted classes.
+        See `voxplain.attribution.explain`; `regions` None takes the predicted classes.
     """
 
     model: Model
@@ -71,7 +71,7 @@ class Job:
         method, settings
             Name, and texts ``KEY=VALUE``.
         targets, score, reduction
-            See `voxplain.explain.parse`.
+            See `voxplain.attribution.parse`.
         regions
             ``predicted`` or the file of a label map.
         case

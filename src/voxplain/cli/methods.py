@@ -23,9 +23,9 @@ def _table() -> Table:
     from rich.table import Table
     from rich.text import Text
 
-    from voxplain.explain import METHODS, PRESETS
-    from voxplain.explain.method import settings_of
-    from voxplain.explain.methods import describe_settings
+    from voxplain.attribution import METHODS, PRESETS
+    from voxplain.attribution.method import settings_of
+    from voxplain.attribution.methods import describe_settings
 
     rows = [
         (name, kind.kind, (kind.__doc__ or "").strip().partition("\n")[0], describe_settings(kind))

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from voxplain.explain import Estimate
+from voxplain.attribution import Estimate
 from voxplain.records import Explanation, Finding
 from voxplain.report.wording import number, percent, seconds, storage
 

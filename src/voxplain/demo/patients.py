@@ -80,7 +80,9 @@ def patient(
     return image, LabelMap(canvas.labels.reshape((1, *where.shape)), where, names)
 
 
-def write_patients(folder: Path, seeds: Iterable[int]) -> list[Path]:
+def write_patients(
+    folder: Path | str, seeds: Iterable[int], *, lesion: bool | None = None
+) -> list[Path]:
     """Write patients as NIfTI: ``NAME.nii.gz``, ``NAME_labels.nii.gz`` and one ``labels.json``.
 
     Parameters
@@ -89,6 +91,8 @@ def write_patients(folder: Path, seeds: Iterable[int]) -> list[Path]:
         Where to write; made if missing.
     seeds
         One a patient.
+    lesion
+        Whether each has a nodule; None: by the seed, about half of them.
 
     Returns
     -------
@@ -101,8 +105,9 @@ def write_patients(folder: Path, seeds: Iterable[int]) -> list[Path]:
         If the disk refuses.
     """
     images = []
+    folder = Path(folder)
     for seed in seeds:
-        image, labels = patient(seed)
+        image, labels = patient(seed, lesion=lesion)
         images.append(folder / f"{image.name}.nii.gz")
         write_nifti(images[-1], image.data, image.grid, np.int16)
         write_nifti(folder / f"{image.name}_labels.nii.gz", labels.layers, image.grid, np.uint8)

@@ -8,6 +8,7 @@ from itertools import product
 import numpy as np
 from numpy.typing import NDArray
 
+from voxplain.errors import MethodError
 from voxplain.space.box import Box
 
 _BLOCK = 32
@@ -28,9 +29,16 @@ class NoiseField:
         Seed of the run, ≥ 0.
     case
         Number of the case (e.g. from the image's hash), so that cases differ.
+
+    Raises
+    ------
+    MethodError
+        If the seed is negative.
     """
 
     def __init__(self, seed: int, case: int = 0) -> None:
+        if seed < 0:
+            raise MethodError(f"a seed is a whole number of at least 0, got {seed}")
         mask = (1 << 64) - 1
         self._key = (seed & mask, case & mask)
 

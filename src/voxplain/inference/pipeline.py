@@ -196,7 +196,7 @@ class Pipeline:
     def _forward_with_graph(self, leaf: torch.Tensor) -> torch.Tensor:
         """Logits of a batch; the first time, the memory of the graph is measured."""
         if self.graph_bytes is not None:
-            return self._forward(leaf.clone())  # a first layer may work in place
+            return self._connected(self._forward(leaf.clone()))  # a first layer may work in place
         kept: dict[int, int] = {}
 
         def pack(tensor: torch.Tensor) -> torch.Tensor:
@@ -206,6 +206,15 @@ class Pipeline:
         with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
             logits = self._forward(leaf.clone())
         self.graph_bytes = (sum(kept.values()) + logits.nbytes) // len(leaf)
+        return self._connected(logits)
+
+    def _connected(self, logits: torch.Tensor) -> torch.Tensor:
+        if not logits.requires_grad:
+            raise ModelError(
+                f"{self.info.name}: the logits do not depend on the input through "
+                "differentiable operations (detach, argmax or no_grad in forward?); a "
+                "gradient method cannot explain it"
+            )
         return logits
 
     def one_window(self) -> tuple[torch.Tensor, torch.Tensor]:
@@ -303,12 +312,6 @@ class Pipeline:
             with torch.enable_grad():
                 leaf = batch.requires_grad_()
                 logits = self._forward_with_graph(leaf)
-            if not logits.requires_grad:
-                raise ModelError(
-                    f"{self.info.name}: the logits do not depend on the input through "
-                    "differentiable operations (detach, argmax or no_grad in forward?); a "
-                    "gradient method cannot explain it"
-                )
             for t in targets:
                 crops = {w: self._weighted(cotangents[t], w) for w in windows}
                 outputs = torch.stack([crops[w] for w, _ in jobs]).to(self.device)
@@ -389,5 +392,5 @@ def open_pipeline(model: Model, image: Volume, compute: Compute) -> Iterator[Pip
         Valid inside the ``with`` block.
     """
     prepared = model.prepare(image)
-    with frozen(model.module, compute, model.info.rank):
+    with torch.inference_mode(False), frozen(model.module, compute, model.info.rank):
         yield Pipeline(model, prepared, compute)

@@ -114,7 +114,7 @@ def _first_shown(explanation: Explanation) -> int:
 
     def rank(i: int) -> tuple[bool, bool, int]:
         target = explanation.targets[i]
-        is_flat = explanation.table.top(target.name, 1)["share"].isna().all()
+        is_flat = bool(explanation.table.top(target.name, 1)["share"].isna().all())
         return target.name not in explanation.attributions or is_flat, target.name == BACKGROUND, i
 
     return min(range(len(explanation.targets)), key=rank)

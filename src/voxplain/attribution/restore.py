@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from voxplain.explain.question import label_names
+from voxplain.attribution.question import label_layers, label_names
 from voxplain.models.model import ModelInfo
 from voxplain.records.attribution import Kind
 from voxplain.space.grid import Grid
@@ -30,8 +30,7 @@ def restore_prediction(
     """
     names = label_names(info)
     if info.activation == "sigmoid" or info.n_classes == 1:
-        masks = above(logits, from_grid, to_grid)
-        return LabelMap.from_masks(dict(zip(names.values(), masks, strict=True)), to_grid)
+        return LabelMap(label_layers(above(logits, from_grid, to_grid)), to_grid, names)
     return LabelMap(best_class(logits, from_grid, to_grid)[None], to_grid, names)
 
 

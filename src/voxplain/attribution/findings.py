@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from voxplain.explain.scores import ScoreCotangent
+from voxplain.attribution.scores import ScoreCotangent
 from voxplain.inference.cotangent import DenseCotangent
 from voxplain.records.finding import Finding, finding
 
 if TYPE_CHECKING:
-    from voxplain.explain.method import Outcome
-    from voxplain.explain.question import Question
+    from voxplain.attribution.method import Outcome
+    from voxplain.attribution.question import Question
 
 _SLOPE = 1e-3  # of probability; 2p(1-p) at p = 0.9995
 _GAP = 0.01

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 
 import torch
 
-from voxplain.explain.ask import ask
-from voxplain.explain.method import Method
-from voxplain.explain.methods import method_of
-from voxplain.explain.parse import targets_of
-from voxplain.explain.targets import Target
+from voxplain.attribution.ask import ask
+from voxplain.attribution.method import Method
+from voxplain.attribution.methods import method_of
+from voxplain.attribution.parse import targets_of
+from voxplain.attribution.targets import Target
 from voxplain.inference.compute import Compute
 from voxplain.inference.pipeline import Passes, Pipeline, open_pipeline
 from voxplain.models.model import Model
@@ -81,7 +81,7 @@ def estimate(
     Parameters
     ----------
     model, image, targets, method, regions, compute
-        See `voxplain.explain.explain`.
+        See `voxplain.attribution.explain`.
 
     Returns
     -------
@@ -102,7 +102,7 @@ def estimate(
         else:
             everything = _EveryWindow(n_windows, len(wanted))
             passes = chosen.passes(everything)  # type: ignore[arg-type]
-            before = Passes(n_forward=n_windows)
+            before = Passes(n_forward=2 * n_windows)  # parts of the clean image, then all of it
         n_forward = passes.n_forward + before.n_forward
         return Estimate(
             n_windows=n_windows,

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import cached_property
+from functools import cached_property, partial
 
 import numpy as np
 import torch
 
-from voxplain.explain.bound import BoundTarget, predicted_mask
-from voxplain.explain.targets import Target
+from voxplain.attribution.bound import BoundTarget, predicted_mask
+from voxplain.attribution.targets import Target
 from voxplain.inference.cotangent import Cotangent
 from voxplain.inference.noise import NoiseField
 from voxplain.inference.pipeline import Input, Passes, Pipeline
@@ -17,7 +17,7 @@ from voxplain.inference.rolling import Emit
 from voxplain.models.model import ModelInfo
 from voxplain.space.box import Box
 from voxplain.space.grid import Grid
-from voxplain.space.labelmap import LabelMap
+from voxplain.space.labelmap import BACKGROUND, LabelMap
 
 
 class Question:
@@ -55,6 +55,7 @@ class Question:
         self.image_grid = image_grid
         self.noise = noise
         self._regions = regions
+        self._n_clean = 0  # windows run for parts of the clean image
         self.targets: list[BoundTarget] = [target.bind(self) for target in targets]
 
     # -- the clean input ------------------------------------------------------------
@@ -69,10 +70,17 @@ class Question:
         return "prediction_logits" in self.__dict__
 
     def clean_logits(self, box: Box) -> torch.Tensor:
-        """Stitched logits of the clean image on a box of the padded volume."""
-        if self.has_prediction or box == self.pipeline.inner:
+        """Stitched logits of the clean image on a box of the padded volume.
+
+        Runs the windows of the box, until that has cost as much as all of them would: then
+        the whole image is predicted and kept.
+        """
+        n_windows = len(self.pipeline.windows_for(box))
+        is_spent = self._n_clean + n_windows >= len(self.pipeline.plan)
+        if self.has_prediction or is_spent:
             index = box.within(self.pipeline.inner)
             return self.prediction_logits[(slice(None), *index)]
+        self._n_clean += n_windows
         return self.pipeline.logits(self.pipeline.clean, box)
 
     def predicted_mask(self, index: int) -> torch.Tensor:
@@ -115,19 +123,14 @@ class Question:
         self, targets: Sequence[BoundTarget], source: Input
     ) -> list[tuple[float, Cotangent]]:
         """Value and cotangent of targets at an input; logits are computed once where shared."""
-        stitch = self.clean_logits
-        if source != self.pipeline.clean:
-            shared, _ = self._shared_box(targets)
-            if shared is None:
+        is_clean = source == self.pipeline.clean
+        stitch = self.clean_logits if is_clean else partial(self.pipeline.logits, source)
+        shared, _ = self._shared_box(targets)
+        if shared is not None:
+            logits = stitch(shared)
 
-                def stitch(box: Box) -> torch.Tensor:
-                    return self.pipeline.logits(source, box)
-
-            else:
-                logits = self.pipeline.logits(source, shared)
-
-                def stitch(box: Box) -> torch.Tensor:
-                    return logits[(slice(None), *box.within(shared))]
+            def stitch(box: Box) -> torch.Tensor:
+                return logits[(slice(None), *box.within(shared))]
 
         return [
             target.linearise(
@@ -242,14 +245,21 @@ class MapSum:
 def label_names(info: ModelInfo) -> dict[int, str]:
     """Label → name of a prediction: class i is label i (softmax) or i + 1 (sigmoid)."""
     if info.activation == "sigmoid" or info.n_classes == 1:
-        return {i + 1: name for i, name in enumerate(info.class_names)}
+        names = {i + 1: name for i, name in enumerate(info.class_names)}
+        if BACKGROUND in info.class_names:  # a channel of its own; label 0 is in no class
+            names[0] = "in no class"
+        return names
     return dict(enumerate(info.class_names))
 
 
 def prediction_layers(logits: np.ndarray, info: ModelInfo) -> np.ndarray:
     """Label layers (n_layers, ...) from logits (n_classes, ...)."""
-    dtype = np.uint8 if info.n_classes < 255 else np.uint16
     if info.activation == "sigmoid" or info.n_classes == 1:
-        labels = np.arange(1, info.n_classes + 1, dtype=dtype)
-        return np.asarray((logits > 0) * labels.reshape(-1, *[1] * (logits.ndim - 1)), dtype)
-    return np.asarray(logits.argmax(0)[None], dtype=dtype)
+        return label_layers(logits > 0)
+    return np.asarray(logits.argmax(0)[None], dtype=np.min_scalar_type(info.n_classes))
+
+
+def label_layers(masks: np.ndarray) -> np.ndarray:
+    """Return one layer a class, label i + 1 where mask i of (n_classes, ...) is true."""
+    labels = np.arange(1, len(masks) + 1, dtype=np.min_scalar_type(len(masks)))
+    return np.asarray(masks * labels.reshape(-1, *[1] * (masks.ndim - 1)))

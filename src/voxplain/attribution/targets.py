@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING, Literal, Protocol, get_args
 
 import torch
 
+from voxplain.attribution.bound import BoundCombination, BoundFunction, BoundScore, BoundTarget
+from voxplain.attribution.scores import SCORES, Score, check_score
+from voxplain.attribution.where import Everywhere, Instance, Mask, Predicted, Voxel, Where
 from voxplain.errors import TargetError
-from voxplain.explain.bound import BoundCombination, BoundFunction, BoundScore, BoundTarget
-from voxplain.explain.scores import SCORES, Score, check_score
-from voxplain.explain.where import Everywhere, Instance, Mask, Predicted, Voxel, Where
 from voxplain.space.labelmap import nearest
 
 if TYPE_CHECKING:
-    from voxplain.explain.question import Question
+    from voxplain.attribution.question import Question
 
 Reduction = Literal["sum", "mean", "weighted", "dice"]
 
@@ -83,6 +83,11 @@ class ClassTarget:
             )
         if self.class_name is None and isinstance(self.where, (Predicted, Instance)):
             raise TargetError(f"a target over the {self.where} mask needs a class")
+        if self.reduction == "weighted" and self.where == Predicted(hold=False):
+            raise TargetError(
+                "reduction 'weighted' puts the clean input's probability in place of the "
+                "predicted mask, so there is no mask to take anew; use Predicted()"
+            )
 
     @property
     def name(self) -> str:

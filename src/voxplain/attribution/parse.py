@@ -8,6 +8,7 @@
 ``class:liver@voxel:30,41,22``  a class at a voxel
 ``class:liver@instance:1``      the largest connected component of the predicted class
 ``class:liver@everywhere``      a class over the whole image
+``class:liver@predicted_anew``  its predicted mask, taken anew at every noisy input
 ``A minus B``                   difference of two of these
 """
 
@@ -16,10 +17,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from voxplain.attribution.scores import Score
+from voxplain.attribution.targets import ClassTarget, Difference, Reduction, Target
+from voxplain.attribution.where import Everywhere, Instance, Mask, Predicted, Voxel, Where
 from voxplain.errors import TargetError
-from voxplain.explain.scores import Score
-from voxplain.explain.targets import ClassTarget, Difference, Reduction, Target
-from voxplain.explain.where import Everywhere, Instance, Mask, Predicted, Voxel, Where
 from voxplain.models.model import ModelInfo
 from voxplain.space.read import read_labels
 
@@ -105,8 +106,8 @@ def _where(text: str, whole: str) -> Where:
         raise TargetError(f"{whole!r}: {kind} takes whole numbers, got {value!r}") from error
     raise TargetError(
         f"{whole!r} is not a target; write all, class:NAME, mask:FILE, voxel:I,J,K, "
-        "class:NAME@mask:FILE, class:NAME@voxel:I,J,K, class:NAME@instance:N or "
-        "class:NAME@everywhere, or two of them with ' minus ' between"
+        "class:NAME@mask:FILE, class:NAME@voxel:I,J,K, class:NAME@instance:N, "
+        "class:NAME@everywhere or class:NAME@predicted_anew, or two of them with ' minus ' between"
     )
 
 

@@ -9,9 +9,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from voxplain.attribution.method import Outcome
+from voxplain.attribution.question import MapSum, Question
 from voxplain.errors import MethodError
-from voxplain.explain.method import Outcome
-from voxplain.explain.question import MapSum, Question
 from voxplain.inference.pipeline import Input, Passes, Pipeline
 from voxplain.inference.rolling import Emit
 from voxplain.records.attribution import Kind

@@ -14,7 +14,7 @@ from voxplain.records.attribution import Kind
 from voxplain.records.finding import Finding
 
 if TYPE_CHECKING:
-    from voxplain.explain.question import Question
+    from voxplain.attribution.question import Question
 
 
 @dataclass(frozen=True)

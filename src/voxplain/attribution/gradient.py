@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import ClassVar
 
-from voxplain.explain.baselines import Baseline, Constant, times_difference
-from voxplain.explain.method import Outcome
-from voxplain.explain.question import Question
+from voxplain.attribution.baselines import Baseline, Constant, times_difference
+from voxplain.attribution.method import Outcome
+from voxplain.attribution.question import Question
 from voxplain.inference.pipeline import Passes
 from voxplain.inference.rolling import Emit
 from voxplain.records.attribution import Kind

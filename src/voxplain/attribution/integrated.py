@@ -9,10 +9,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from voxplain.attribution.baselines import Baseline, Constant, between, times_difference
+from voxplain.attribution.method import Outcome
+from voxplain.attribution.question import MapSum, Question
 from voxplain.errors import MethodError
-from voxplain.explain.baselines import Baseline, Constant, between, times_difference
-from voxplain.explain.method import Outcome
-from voxplain.explain.question import MapSum, Question
 from voxplain.inference.pipeline import Input, Passes
 from voxplain.inference.rolling import Emit
 from voxplain.records.attribution import Kind

@@ -11,13 +11,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from voxplain.explain.ask import ask
-from voxplain.explain.findings import findings_of
-from voxplain.explain.method import Method, Outcome, settings_of
-from voxplain.explain.methods import method_of
-from voxplain.explain.question import Question
-from voxplain.explain.restore import restore_map, restore_prediction
-from voxplain.explain.targets import Target
+from voxplain.attribution.ask import ask
+from voxplain.attribution.findings import findings_of
+from voxplain.attribution.method import Method, Outcome, settings_of
+from voxplain.attribution.methods import method_of
+from voxplain.attribution.question import Question
+from voxplain.attribution.restore import restore_map, restore_prediction
+from voxplain.attribution.targets import Target
 from voxplain.inference.compute import Compute, peak_memory_bytes
 from voxplain.inference.pipeline import Pipeline, open_pipeline
 from voxplain.models.model import Model
@@ -59,7 +59,7 @@ def explain(
         As it was read; the model prepares it.
     targets
         ``"all"`` (every class over its predicted mask), texts such as ``"class:liver"`` (see
-        `voxplain.explain.parse`), targets, or a sequence of them.
+        `voxplain.attribution.parse`), targets, or a sequence of them.
     method
         Name of a method with its default settings, or a method.
     regions

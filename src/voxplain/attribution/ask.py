@@ -6,10 +6,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from voxplain.attribution.parse import targets_of
+from voxplain.attribution.question import Question
+from voxplain.attribution.targets import Target
 from voxplain.errors import TargetError
-from voxplain.explain.parse import targets_of
-from voxplain.explain.question import Question
-from voxplain.explain.targets import Target
 from voxplain.inference.noise import NoiseField
 from voxplain.inference.pipeline import Pipeline
 from voxplain.space.labelmap import LabelMap
@@ -33,7 +33,7 @@ def ask(
     image
         As it was read; its hash decides the noise, so cases differ and names do not matter.
     targets, regions, seed
-        See `voxplain.explain.explain`.
+        See `voxplain.attribution.explain`.
 
     Raises
     ------

@@ -7,15 +7,15 @@ from typing import TYPE_CHECKING, Protocol
 
 import torch
 
+from voxplain.attribution.scores import Score, ScoreCotangent, score_of
+from voxplain.attribution.where import Predicted
 from voxplain.errors import TargetError
-from voxplain.explain.scores import Score, ScoreCotangent, score_of
-from voxplain.explain.where import Predicted
 from voxplain.inference.cotangent import Cotangent, DenseCotangent, SumCotangent
 from voxplain.space.box import Box
 
 if TYPE_CHECKING:
-    from voxplain.explain.question import Question
-    from voxplain.explain.targets import ClassTarget
+    from voxplain.attribution.question import Question
+    from voxplain.attribution.targets import ClassTarget
 
 
 class BoundTarget(Protocol):
@@ -191,6 +191,11 @@ class BoundFunction:
         with torch.enable_grad():
             leaf = logits.detach().requires_grad_()
             value = self._function(leaf if self._is_dense else leaf.reshape(len(leaf)))
+            if not isinstance(value, torch.Tensor):
+                raise TargetError(
+                    f"{self.name}: a target function returns one differentiable number, got "
+                    f"{type(value).__name__}; return a tensor made from the logits"
+                )
             if value.numel() != 1 or not value.requires_grad:
                 raise TargetError(
                     f"{self.name}: a target function returns one differentiable number, got "

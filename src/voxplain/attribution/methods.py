@@ -7,12 +7,12 @@ from collections.abc import Mapping
 from dataclasses import MISSING, fields
 from typing import Any, get_args, get_origin, get_type_hints
 
+from voxplain.attribution.baselines import Baseline, Blurred, Constant, MeanImage
+from voxplain.attribution.gradient import Gradient, InputXGradient
+from voxplain.attribution.integrated import IntegratedGradients
+from voxplain.attribution.method import Method
+from voxplain.attribution.smoothgrad import SmoothGrad, SmoothGradSquared, VarGrad
 from voxplain.errors import MethodError
-from voxplain.explain.baselines import Baseline, Blurred, Constant, MeanImage
-from voxplain.explain.gradient import Gradient, InputXGradient
-from voxplain.explain.integrated import IntegratedGradients
-from voxplain.explain.method import Method
-from voxplain.explain.smoothgrad import SmoothGrad, SmoothGradSquared, VarGrad
 from voxplain.space.labelmap import nearest
 
 METHODS: Mapping[str, type[Method]] = {

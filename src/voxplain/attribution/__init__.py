@@ -1,0 +1,39 @@
+"""Targets and attribution methods, and `explain`, which puts them together."""
+
+from voxplain.attribution.baselines import Blurred, Constant, GivenImage, MeanImage
+from voxplain.attribution.estimate import Estimate, estimate
+from voxplain.attribution.gradient import Gradient, InputXGradient
+from voxplain.attribution.integrated import IntegratedGradients
+from voxplain.attribution.methods import METHODS, PRESETS, method_of
+from voxplain.attribution.run import explain
+from voxplain.attribution.smoothgrad import SmoothGrad, SmoothGradSquared, VarGrad
+from voxplain.attribution.targets import ClassTarget, Difference, FunctionTarget, Target
+from voxplain.attribution.where import Everywhere, Instance, Mask, Predicted, Voxel
+
+__all__ = [
+    "METHODS",
+    "PRESETS",
+    "Blurred",
+    "ClassTarget",
+    "Constant",
+    "Difference",
+    "Estimate",
+    "Everywhere",
+    "FunctionTarget",
+    "GivenImage",
+    "Gradient",
+    "InputXGradient",
+    "Instance",
+    "IntegratedGradients",
+    "Mask",
+    "MeanImage",
+    "Predicted",
+    "SmoothGrad",
+    "SmoothGradSquared",
+    "Target",
+    "VarGrad",
+    "Voxel",
+    "estimate",
+    "explain",
+    "method_of",
+]

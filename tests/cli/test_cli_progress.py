@@ -1,0 +1,30 @@
+"""The progress bar shows passes in a terminal, and nothing elsewhere."""
+
+from __future__ import annotations
+
+import io
+
+import pytest
+from rich.console import Console
+
+from voxplain.cli.progress import passes_bar
+
+
+@pytest.mark.parametrize(
+    ("is_terminal", "is_quiet", "is_shown"),
+    [(True, False, True), (True, True, False), (False, False, False)],
+)
+def test_passes_done_and_in_all(monkeypatch, is_terminal, is_quiet, is_shown):
+    screen = io.StringIO()
+
+    def console(stderr: bool) -> Console:
+        assert stderr
+        return Console(file=screen, force_terminal=is_terminal, width=120, color_system=None)
+
+    monkeypatch.delenv("TERM", raising=False)
+    monkeypatch.setattr("voxplain.cli.progress.Console", console)
+    with passes_bar(is_quiet) as progress:
+        progress(3, 8)
+    assert ("3/8" in screen.getvalue()) == is_shown
+    assert ("left" in screen.getvalue()) == is_shown
+    assert ("explaining" in screen.getvalue()) == is_shown
