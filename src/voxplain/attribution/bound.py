@@ -101,7 +101,7 @@ class BoundScore:
     def linearise(self, logits: torch.Tensor) -> tuple[float, Cotangent]:
         """Value and cotangent at logits (n_classes, *support.shape)."""
         if self.support is None:
-            return 0.0, SumCotangent([])
+            return 0.0, SumCotangent([], self._info.n_classes)
         weights = self._predicted(logits) if self._is_anew else self._weights
         score: Score = "probability" if self._target.reduction == "dice" else self._target.score
         values = score_of(logits, self._index, score, self._info.activation).double()
@@ -136,8 +136,11 @@ class BoundScore:
 class BoundCombination:
     """Σ factor·target; the parts may lie anywhere."""
 
-    def __init__(self, name: str, terms: Sequence[tuple[float, BoundTarget]]) -> None:
+    def __init__(
+        self, name: str, terms: Sequence[tuple[float, BoundTarget]], n_classes: int
+    ) -> None:
         self.name = name
+        self._n_classes = n_classes
         self._terms = terms
         units = {term.unit for _, term in terms}
         self.unit = units.pop() if len(units) == 1 else "mixed"
@@ -164,7 +167,7 @@ class BoundCombination:
             part, cotangent = term.linearise(crop)
             value += factor * part
             parts.append((factor, cotangent))
-        return value, SumCotangent(parts)
+        return value, SumCotangent(parts, self._n_classes)
 
 
 class BoundFunction:

@@ -110,7 +110,7 @@ def estimate(
             n_backward=passes.n_backward,
             is_upper_bound=not is_exact,
             seconds=n_forward * forward_s + passes.n_backward * backward_s,
-            memory_bytes=_memory(pipeline, len(wanted)),
+            memory_bytes=_memory(pipeline, len(wanted), image.grid.n_voxels),
         )
 
 
@@ -126,11 +126,12 @@ def _time_one(pipeline: Pipeline) -> tuple[float, float]:
     return seconds
 
 
-def _memory(pipeline: Pipeline, n_targets: int) -> int:
+def _memory(pipeline: Pipeline, n_targets: int, n_image_voxels: int) -> int:
     n_voxels = pipeline.image.grid.n_voxels
     n_bytes = pipeline.compute.dtype.itemsize
     n_channels = pipeline.image.n_channels
     logits = pipeline.info.n_classes * (n_voxels if pipeline.is_dense else 1)
-    maps = n_targets * n_channels * n_voxels * 2  # rolling sums and kept maps, at most
+    # rolling sums, maps on the model's grid and on the image's, at most
+    maps = n_targets * n_channels * (2 * n_voxels + n_image_voxels)
     graph = 2 * (pipeline.graph_bytes or 0) * pipeline.batch_size(with_graph=True)
     return int(graph + n_bytes * (logits + maps))

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from typing import Literal
 
@@ -100,7 +102,7 @@ def explain(
         if progress is not None:
             needed = chosen.passes(question).total
             pipeline.on_pass = _meter(progress, pipeline, pipeline.passes.total + needed)
-        collector = _Collector(question, chosen, keep)
+        collector = _Collector(question, keep, image.grid.n_voxels)
         outcome = chosen.attribute(question, collector.add)
         return _result(
             question, chosen, collector, outcome, image, regions, seed,
@@ -124,7 +126,7 @@ def _meter(progress: Progress, pipeline: Pipeline, total: int) -> Callable[[int]
 class _Collector:
     """Takes finished slabs: region sums, totals and, if wanted, the maps."""
 
-    def __init__(self, question: Question, method: Method, keep: bool | str) -> None:
+    def __init__(self, question: Question, keep: bool | str, n_image_voxels: int) -> None:
         pipeline = question.pipeline
         self._inner = pipeline.plan.inner()
         names = [target.name for target in question.targets]
@@ -133,7 +135,8 @@ class _Collector:
         self.peaks = np.zeros(len(names))
         dtype = np.float64 if pipeline.compute.dtype == torch.float64 else np.float32
         shape = (len(names), pipeline.image.n_channels, *pipeline.image.grid.shape)
-        n_bytes = int(np.prod(shape, dtype=np.int64)) * np.dtype(dtype).itemsize
+        n_voxels = max(pipeline.image.grid.n_voxels, n_image_voxels)  # maps end on its grid
+        n_bytes = math.prod(shape[:2]) * n_voxels * np.dtype(dtype).itemsize
         self.is_kept = n_bytes <= _KEEP_BYTES if keep == "auto" else bool(keep)
         self.maps: NDArray[np.floating] = np.zeros(shape if self.is_kept else (0,), dtype)
 
@@ -171,10 +174,9 @@ def _result(
         parameters={
             **settings_of(method),
             **outcome.settings,
-            "window": list(pipeline.plan.settings.size),
-            "overlap": pipeline.plan.settings.overlap,
-            "blend": pipeline.plan.settings.blend,
+            **{f"window_{key}": value for key, value in asdict(pipeline.plan.settings).items()},
             "n_windows": len(pipeline.plan),
+            "preprocessing": pipeline.model.describe_preparation(),
             **pipeline.compute.to_dict(),
             "model_grid": pipeline.image.grid.describe(),
         },
@@ -211,7 +213,7 @@ def _result(
     if outcome.share_errors is not None:
         table = table.with_errors(outcome.share_errors)
     return Explanation(
-        image=image,
+        image=replace(image, channels=pipeline.image.channels),
         prediction=prediction,
         regions=_regions_on_image(regions, prediction, question.regions, image.grid),
         table=table,

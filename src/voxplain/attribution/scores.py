@@ -95,6 +95,7 @@ class ScoreCotangent:
         self._activation: Activation = activation
         self._n_classes = n_classes
         self._logits = logits
+        self.channels = slice(index, index + 1) if logits is None else slice(None)
 
     def touches(self, box: Box) -> bool:
         """Whether a weight lies in the box."""
@@ -102,15 +103,16 @@ class ScoreCotangent:
         return common is not None and bool(self._weights[common.within(self._box)].any())
 
     def crop(self, box: Box) -> torch.Tensor:
-        """Values (n_classes, *box.shape), zero outside the support."""
-        values = self._weights.new_zeros((self._n_classes, *box.shape))
+        """Values on the box, zero outside the support; a logit's of its class alone."""
+        n_channels = self._n_classes if self._logits is not None else 1
+        values = self._weights.new_zeros((n_channels, *box.shape))
         common = box.intersect(self._box)
         if common is None:
             return values
         weights = self._weights[common.within(self._box)]
         inside = common.within(box)
         if self._logits is None:
-            values[self._index][inside] = weights
+            values[0][inside] = weights
             return values
         with torch.enable_grad():
             leaf = self._logits[(slice(None), *common.within(self._box))].detach()

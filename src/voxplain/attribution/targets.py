@@ -167,7 +167,7 @@ class Difference:
     def bind(self, question: Question) -> BoundTarget:
         """Fix both targets to a model and an image."""
         terms = [(1.0, self.plus.bind(question)), (-1.0, self.minus.bind(question))]
-        return BoundCombination(self.name, terms)
+        return BoundCombination(self.name, terms, question.info.n_classes)
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -42,14 +43,13 @@ def demo(
     The patient has a nodule in a lung. CT and true labels are written to DIR/data, the results
     to DIR.
     """
-    from voxplain.cli.job import Job
+    from voxplain.cli.job import Job, result_folder
     from voxplain.cli.progress import passes_bar
     from voxplain.cli.summary import print_summary
     from voxplain.demo import model_path, write_patients
-    from voxplain.space import atomic_folder
 
     settings = (f"n={_N}",) if method is None else ()
-    with atomic_folder(out) as folder:
+    with result_folder(out) as folder:
         (ct,) = write_patients(folder / "data", [seed], lesion=True)
         job = Job.read(model_path(), [ct], method=method or "smoothgrad", settings=settings)
         with passes_bar(quiet) as progress:
@@ -57,8 +57,8 @@ def demo(
         files = [path.name for path in folder.iterdir()]
     if not quiet:
         print_summary(explanation, out, files)
-        words = " ".join(
-            ["voxplain explain --model", str(model_path()), "--image", str(out / "data" / ct.name)]
-        )
-        typer.echo(f"the same by hand: {words}")
+        words = ["--model", str(model_path()), "--image", str(out / "data" / ct.name)]
+        words += ["--method", method or "smoothgrad", *(f"--set={s}" for s in settings)]
+        words += ["--out", str(out)]
+        typer.echo(f"the same by hand: voxplain explain {shlex.join(words)}")
     typer.echo(f"open {out / 'report.html'}")

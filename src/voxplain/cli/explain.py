@@ -160,12 +160,11 @@ def explain(
     Writes prediction.nii.gz, attribution_TARGET.nii.gz, regions.csv and .parquet, report.html
     and provenance.json: all of them, or none if anything goes wrong.
     """
-    from voxplain.cli.job import Job
+    from voxplain.cli.job import Job, result_folder
     from voxplain.cli.progress import passes_bar
     from voxplain.cli.summary import print_estimate, print_summary
     from voxplain.inference.compute import Compute
     from voxplain.records.archive import slugs
-    from voxplain.space import atomic_folder
 
     job = Job.read(
         model,
@@ -185,7 +184,7 @@ def explain(
         print_estimate(job.estimate(), len(job.targets))
         return
     place = out or Path(f"voxplain-{slugs([job.image.name])[job.image.name]}")
-    with atomic_folder(place) as folder:
+    with result_folder(place) as folder:
         with passes_bar(quiet) as progress:
             explanation = job.run(
                 folder, maps=save_maps, report=scale if report else None, progress=progress

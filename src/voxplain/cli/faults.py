@@ -19,16 +19,14 @@ from typer.core import TyperGroup
 from voxplain.errors import VoxplainError
 
 USER_MISTAKE = 2
-INTERRUPTED = 128 + signal.SIGINT
-TERMINATED = 128 + signal.SIGTERM
 
 
 class PlainFaults(TyperGroup):
     """Verbs whose errors, warnings and interruptions are told in plain lines on stderr.
 
-    A `VoxplainError` ends with exit code 2, Ctrl-C with 130, SIGTERM with 143. All of them
-    run through the ``with`` blocks that are open, which take half-written output away. Any
-    other exception is a defect of the program and keeps its traceback.
+    A `VoxplainError`, Ctrl-C and SIGTERM end with exit code 2, after the ``with`` blocks that
+    are open have taken half-written output away. Any other exception is a defect of the program
+    and keeps its traceback.
     """
 
     def invoke(self, ctx: Any) -> Any:
@@ -43,7 +41,7 @@ class PlainFaults(TyperGroup):
             raise typer.Exit(USER_MISTAKE) from None
         except KeyboardInterrupt:
             typer.echo("voxplain: interrupted; no result was written", err=True)
-            raise typer.Exit(INTERRUPTED) from None
+            raise typer.Exit(USER_MISTAKE) from None
 
 
 @contextmanager
@@ -79,4 +77,4 @@ def _orderly_termination() -> Iterator[None]:
 def _terminate(number: int, frame: FrameType | None) -> NoReturn:
     del number, frame
     typer.echo("voxplain: terminated; no result was written", err=True)
-    sys.exit(TERMINATED)
+    sys.exit(USER_MISTAKE)

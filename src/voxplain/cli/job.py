@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -17,12 +18,35 @@ from voxplain.errors import MethodError
 from voxplain.inference.compute import Compute
 from voxplain.models import Model, load_model
 from voxplain.records import Explanation
+from voxplain.records.explanation import saved_files
 from voxplain.report import write_report
 from voxplain.report.scale import Scale
-from voxplain.space import LabelMap, Volume, read_image, read_labels
+from voxplain.space import LabelMap, Volume, atomic_folder, read_image, read_labels
 
 FEW_TARGETS = 4
 """So many maps are saved unasked."""
+
+
+@contextmanager
+def result_folder(path: Path) -> Iterator[Path]:
+    """Give a folder that becomes `path` whole or not at all, in place of an earlier explanation.
+
+    Parameters
+    ----------
+    path
+        May exist; only files of an earlier explanation are replaced or removed.
+
+    Yields
+    ------
+    pathlib.Path
+        Folder to write into.
+    """
+    before = saved_files(path)
+    with atomic_folder(path) as folder:
+        yield folder
+        now = {file.name for file in folder.iterdir()}
+    for name in before - now:
+        (path / name).unlink(missing_ok=True)
 
 
 @dataclass(frozen=True)

@@ -15,16 +15,18 @@ class Cotangent(Protocol):
 
     Contract: `support` holds every non-zero value (None: there is none); `touches` is cheap
     and false only where all values are zero, so that a window there need not be run; `crop`
-    gives the values on any box of the padded volume, zero outside the support.
+    gives the values of the classes `channels` (all others are zero) on any box of the padded
+    volume, zero outside the support.
     """
 
     support: Box | None
+    channels: slice
 
     def touches(self, box: Box) -> bool:
         """Whether a value on the box can differ from zero."""
 
     def crop(self, box: Box) -> torch.Tensor:
-        """Values (n_classes, *box.shape) on the box."""
+        """Values (n of `channels`, *box.shape) on the box."""
 
 
 class DenseCotangent:
@@ -37,6 +39,8 @@ class DenseCotangent:
     box
         Where they lie in the padded volume.
     """
+
+    channels = slice(None)
 
     def __init__(self, values: torch.Tensor, box: Box) -> None:
         self.values = values
@@ -61,16 +65,27 @@ class DenseCotangent:
 
 
 class SumCotangent:
-    """Weighted sum of cotangents, for combinations of targets."""
+    """Weighted sum of cotangents, for combinations of targets.
 
-    def __init__(self, terms: Sequence[tuple[float, Cotangent]]) -> None:
+    Parameters
+    ----------
+    terms
+        Factors and cotangents.
+    n_classes
+        Output channels.
+    """
+
+    def __init__(self, terms: Sequence[tuple[float, Cotangent]], n_classes: int) -> None:
         self.terms = [(factor, term) for factor, term in terms if term.support is not None]
+        self._n_classes = n_classes
         self.support: Box | None = None
+        self.channels = self.terms[0][1].channels if self.terms else slice(None)
         for _, term in self.terms:
-            assert term.support is not None
-            self.support = (
-                term.support if self.support is None else self.support.union(term.support)
-            )
+            if term.support is not None:
+                box: Box = self.support or term.support
+                self.support = box.union(term.support)
+            if term.channels != self.channels:
+                self.channels = slice(None)
 
     def touches(self, box: Box) -> bool:
         """Whether one of the terms touches the box."""
@@ -78,5 +93,13 @@ class SumCotangent:
 
     def crop(self, box: Box) -> torch.Tensor:
         """Sum of the terms on the box; there must be at least one."""
-        first, *others = (factor * term.crop(box) for factor, term in self.terms)
+        first, *others = (factor * self._placed(term, box) for factor, term in self.terms)
         return sum(others, start=first)
+
+    def _placed(self, term: Cotangent, box: Box) -> torch.Tensor:
+        values = term.crop(box)
+        if term.channels == self.channels:
+            return values
+        full = values.new_zeros((self._n_classes, *box.shape))
+        full[term.channels] = values
+        return full

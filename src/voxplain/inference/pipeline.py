@@ -314,9 +314,11 @@ class Pipeline:
                 logits = self._forward_with_graph(leaf)
             for t in targets:
                 crops = {w: self._weighted(cotangents[t], w) for w in windows}
-                outputs = torch.stack([crops[w] for w, _ in jobs]).to(self.device)
+                outputs = torch.stack([crops[w] for w, _ in jobs])
+                with torch.enable_grad():
+                    part = logits[:, cotangents[t].channels]
                 (gradient,) = torch.autograd.grad(
-                    logits, leaf, outputs, retain_graph=t != targets[-1], allow_unused=False
+                    part, leaf, outputs, retain_graph=t != targets[-1]
                 )
                 grads.append((t, gradient))
             for t, gradient in grads:
@@ -346,11 +348,9 @@ class Pipeline:
         return dict(sorted(active.items()))
 
     def _weighted(self, cotangent: Cotangent, window: int) -> torch.Tensor:
-        """C·g_w/Σg on the window's output; zeros where the target does not reach it."""
-        box = self.output_box(window)
-        if cotangent.support is None:
-            return torch.zeros((self.info.n_classes, *box.shape), dtype=self.compute.dtype)
-        return cotangent.crop(box).to(self.compute.dtype).mul_(self.share(window))
+        """C·g_w/Σg of the cotangent's channels on the window's output, on the device."""
+        values = cotangent.crop(self.output_box(window)).to(self.compute.dtype)
+        return values.mul_(self.share(window)).to(self.device)
 
 
 def _n_alike(jobs: Sequence[Job], active: dict[int, list[int]]) -> int:

@@ -68,6 +68,10 @@ class CardModel(Model):
                 return grid.respace(wanted.tolist())
         return grid
 
+    def describe_preparation(self) -> Mapping[str, Any]:
+        """Return orientation, spacing, size and intensity steps, as in the card."""
+        return self.settings.model_dump(mode="json", by_alias=True)
+
     def prepare(self, image: Volume) -> Volume:
         """Image on the model's grid (linear interpolation) after the intensity steps.
 

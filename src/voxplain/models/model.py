@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import nn
@@ -80,6 +81,10 @@ class Model(ABC):
         ModelError
             If channels or rank do not fit.
         """
+
+    def describe_preparation(self) -> Mapping[str, Any]:
+        """Return what `prepare` does as plain values, for provenance."""
+        return {}
 
     @abstractmethod
     def grid_of(self, image_grid: Grid) -> Grid:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -264,8 +264,10 @@ class Explanation:
             provenance = Provenance.from_dict(known["provenance"])
             _check_image(image, provenance)
             regions = _load_labels(known["regions"], folder)
+            table = RegionTable.load(folder)
+            channels = tuple(map(str, table.frame["channel"].unique()))
             return cls(
-                image=image,
+                image=None if image is None else replace(image, channels=channels),
                 prediction=(
                     regions
                     if known["prediction"] == known["regions"]
@@ -274,7 +276,7 @@ class Explanation:
                     else None
                 ),
                 regions=regions,
-                table=RegionTable.load(folder),
+                table=table,
                 targets=tuple(TargetSummary(**target) for target in known["targets"]),
                 kind=known["kind"],
                 unit=known["unit"],
@@ -291,6 +293,15 @@ class Explanation:
 
     def _target_names(self) -> tuple[str, ...]:
         return tuple(target.name for target in self.targets)
+
+
+def saved_files(folder: Path) -> set[str]:
+    """Names of the files that an explanation left in a folder, its report's among them."""
+    try:
+        known = read_json(folder / _INDEX, _FORM, _VERSION)
+    except RecordError:
+        return set()
+    return {"report.html", _INDEX, *map(str, known["files"])}
 
 
 def _same(one: LabelMap | None, other: LabelMap) -> bool:

@@ -1,4 +1,4 @@
-"""The colours of maps: blue against, orange for, nothing at zero.
+"""The colours of maps: blue negative, orange positive, nothing at zero.
 
 Both halves grow in lightness with |value| and stay apart for every common colour blindness;
 their opacity grows from zero, so that the image shows where a map says nothing.
@@ -74,7 +74,7 @@ def viewer_map(sign: int, n_stops: int = 17) -> dict[str, list[int]]:
     Parameters
     ----------
     sign
-        +1 for what speaks for the target, −1 for what speaks against it.
+        +1 for positive values, −1 for negative ones.
     n_stops
         Number of table entries.
     """

@@ -55,6 +55,7 @@ def contents(explanation: Explanation, scale: Scale) -> dict[str, Any]:
         "findings": sorted(explanation.findings, key=lambda f: _WORST_FIRST.index(f.outcome)),
         "targets": [_target(explanation, t, places[t.name], ends) for t in explanation.targets],
         "first": _first_shown(explanation),
+        "sign_words": _sign_words(explanation),
         "legend": legend_css(),
         "scale": scale,
         "places": places,
@@ -107,6 +108,15 @@ def _gap_words(explanation: Explanation) -> str:
         "The gap is the sum of the map minus (score of the image minus score of the baseline), "
         "in the unit of the target; zero would be complete."
     )
+
+
+def _sign_words(explanation: Explanation) -> str:
+    """Say what the two colours of a map mean."""
+    if explanation.kind == "contribution":
+        return "blue speaks against the target, orange for it"
+    if explanation.method in ("smoothgrad_squared", "vargrad"):
+        return "size of the slope, without sign"
+    return "where brighter voxels raise the target: orange; lower it: blue"
 
 
 def _first_shown(explanation: Explanation) -> int:
@@ -270,7 +280,8 @@ def _layer_notes(explanation: Explanation, layers: Layers) -> list[str]:
         notes.append(
             "In this page maps have 8 bits: 127 steps to either side of zero up to the "
             f"{100 * QUANTILE:g}th percentile of |a|; what lies beyond (at most "
-            f"{100 * beyond:.2g} % of voxels) is shown like it. The NIfTI files are exact."
+            f"{100 * beyond:.2g} % of voxels) is shown like it. Saved attribution NIfTI files "
+            "(--save-maps) hold full precision."
         )
     shrunk = [
         f"{what} over cubes of {factor} × {factor} × {factor} voxels"

@@ -62,7 +62,11 @@ def read_nifti(path: Path, dtype: DTypeLike | None = None) -> tuple[NDArray[Any]
             data = np.asarray(image.dataobj, dtype=dtype)
         affine = np.asarray(image.affine, dtype=np.float64)
         unit = image.header.get_xyzt_units()[0]
-    except (ImageFileError, HeaderDataError, EOFError, OSError, ValueError, zlib.error) as error:
+    except (
+        ImageFileError, HeaderDataError, EOFError, OSError, ValueError, zlib.error,
+        KeyError,  # a unit of length that NIfTI does not know
+        MemoryError,  # absurd lengths in a damaged header
+    ) as error:  # fmt: skip
         reason = " ".join(str(error).split()) or type(error).__name__
         raise ImageError(
             f"{path}: cannot be read as NIfTI, the file is damaged, cut short or of another "

@@ -34,7 +34,8 @@ def atomic_folder(path: Path | str) -> Iterator[Path]:
     """Give a folder to write into that becomes `path` only if all goes well.
 
     The folder lies beside its target, so that renaming is instant. If the target exists
-    already, the new files are moved into it and replace those of the same name; others stay.
+    already (it may be a mount point), the folder lies in it, and the new files are moved up and
+    replace those of the same name; others stay.
     After any exception, an interruption included, nothing is left: neither the temporary
     folder nor a parent folder that was made for it. Temporary folders that a killed process
     of this machine left beside the same target are removed.
@@ -58,8 +59,10 @@ def atomic_folder(path: Path | str) -> Iterator[Path]:
     with _said_plainly(target), _parents(target):
         if target.exists() and not target.is_dir():
             raise OutputError(f"cannot write results to {target}: it is a file, not a folder")
-        _remove_stale(target)
-        temporary = _beside(target)
+        # an existing folder may be a mount point or have a parent that is not ours: work in it
+        place = target / (target.name or "out") if target.is_dir() else target
+        _remove_stale(place)
+        temporary = _beside(place)
         temporary.mkdir()
         try:
             yield temporary
