@@ -36,9 +36,11 @@ def plain_loop(model: Model, image: Volume, n: int) -> tuple[np.ndarray, float, 
     classes = model.info.class_names
     with open_pipeline(model, image, Compute()) as pipeline:
         net, plan = model.module, pipeline.plan
-        prepared = torch.from_numpy(pipeline.image.data)
+        prepared = pipeline.image.data
         noise = NoiseField(0, int(image.sha256()[:16], 16))
         sigma = 0.1 * float(prepared.max() - prepared.min())
+        if plan.padded_shape != plan.shape:
+            raise ValueError("this benchmark needs a volume that is not smaller than the window")
         prediction = pipeline.logits(pipeline.clean, pipeline.inner).argmax(0)
         names = dict(enumerate(classes))
         from voxplain.space.labelmap import LabelMap
@@ -47,13 +49,13 @@ def plain_loop(model: Model, image: Volume, n: int) -> tuple[np.ndarray, float, 
         sums = RegionSums(labels, classes, pipeline.image.channels)
         seconds = seconds_held = 0.0
         for c in range(len(classes)):
-            total = torch.zeros_like(prepared)
+            total = torch.zeros(prepared.shape)
             for draw in range(n):
                 for w in range(len(plan)):
                     start = time.perf_counter()
                     box = plan.box(w)
-                    field = torch.from_numpy(noise.crop(draw, 1, box))
-                    x = (prepared[(slice(None), *box.slices)] + sigma * field)[None]
+                    field = torch.from_numpy(noise.crop(draw, len(prepared), box))
+                    x = (pipeline.clean(box) + sigma * field)[None]
                     x.requires_grad_()
                     mask = prediction[box.slices] == c
                     score = (net(x)[0, c] * mask * pipeline.share(w)).sum()

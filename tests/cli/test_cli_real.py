@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+import subprocess
 from pathlib import Path
 
 import numpy as np
@@ -22,11 +24,12 @@ pytestmark = [
 ]
 
 
+@pytest.mark.timeout(1800)
 def test_all_classes_of_a_real_ct(voxplain, tmp_path):
     out = tmp_path / "out"
     done = voxplain(
         "explain", "--model", str(MODEL), "--image", str(CT), "--method", "smoothgrad",
-        "--set", "n=1", "--save-maps", "--out", str(out),
+        "--set", "n=2", "--save-maps", "--out", str(out),
     )  # fmt: skip
     assert done.exit_code == 0, done.output
     saved = Explanation.load(out, read_image(CT))
@@ -41,4 +44,16 @@ def test_all_classes_of_a_real_ct(voxplain, tmp_path):
         np.testing.assert_allclose(written.GetOrigin(), image.GetOrigin(), atol=1e-4)
         np.testing.assert_allclose(written.GetSpacing(), image.GetSpacing(), rtol=1e-6)
         np.testing.assert_allclose(written.GetDirection(), image.GetDirection(), atol=1e-6)
-    assert (out / "report.html").stat().st_size <= 25e6
+    page = out / "report.html"
+    assert page.stat().st_size <= 25e6
+    chromium = shutil.which("chromium")
+    if chromium is None:
+        pytest.skip("everything but the page passed; there is no chromium to open it")
+    opened = subprocess.run(
+        [chromium, "--headless", "--no-sandbox", "--disable-gpu", "--use-gl=angle",
+         "--use-angle=swiftshader", "--enable-unsafe-swiftshader", "--no-first-run",
+         "--disable-background-networking", f"--user-data-dir={tmp_path / 'browser'}",
+         "--virtual-time-budget=30000", "--dump-dom", page.as_uri()],
+        capture_output=True, text=True, check=True, timeout=300,
+    )  # fmt: skip
+    assert 'data-viewer="ready"' in opened.stdout

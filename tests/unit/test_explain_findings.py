@@ -25,6 +25,7 @@ from voxplain.errors import MethodError
 from voxplain.inference.compute import Compute
 from voxplain.models import wrap
 from voxplain.records import Explanation
+from voxplain.space.grid import Grid
 from voxplain.space.labelmap import LabelMap
 from voxplain.space.volume import Volume
 from voxplain.testing.models import Linear
@@ -144,3 +145,28 @@ def test_values_that_are_not_finite_are_refused(image: Volume) -> None:
 
     with pytest.raises(MethodError, match="holds NaN or infinite values"):
         run(image, FunctionTarget(infinite, "infinite"))
+
+
+def test_a_healthy_dice_of_a_small_lesion_is_not_called_saturated() -> None:
+    image = Volume(np.zeros((1, 12, 13, 14)), Grid((12, 13, 14), np.eye(4)))
+    image.data[0, 3:6, 4:6, 5:7] = 1.0
+    lesion = LabelMap((image.data > 0.5).astype(np.uint8), image.grid, {1: "lesion"})
+    # p = 0.9 in the lesion, 1e-6 elsewhere
+    inside, outside = np.log(9.0), np.log(1e-6)
+    net = Linear([[0.0], [inside - outside]], [0.0, outside])
+    model = wrap(net, classes=("background", "lesion"), channels=("ct",), window=(6, 6, 6))
+    target = ClassTarget("lesion", Mask(lesion), reduction="dice")
+    result = explain(model, image, target, "gradient", regions=lesion)
+    assert result.targets[0].score > 0.9
+    assert "VX101" not in {found.code for found in result.findings}
+
+
+def test_an_absent_part_of_a_difference_is_named() -> None:
+    image = Volume(np.ones((1, 5, 6, 7)), Grid((5, 6, 7), np.eye(4)))
+    net = Linear([[1.0], [-1.0]])
+    model = wrap(net, classes=("background", "organ"), channels=("ct",), window=(4, 4, 4))
+    target = Difference(ClassTarget("background"), ClassTarget("organ"))
+    result = explain(model, image, target, "gradient")
+    (found,) = result.findings
+    assert found.code == "VX103"
+    assert "organ" in found.evidence

@@ -191,8 +191,10 @@ def test_provenance_says_how(model: Model, image: Volume) -> None:
     assert made.method == "smoothgrad"
     assert made.image_sha256 == image.sha256()
     assert made.model_sha256 == model.info.sha256
-    wanted = {"n": 2, "noise": 0.1, "antithetic": False, "tolerance": None, "window": [4, 5, 6],
-              "overlap": 0.4, "blend": "gaussian", "device": "cpu", "precision": "float32",
+    wanted = {"n": 2, "noise": 0.1, "antithetic": False, "tolerance": None,
+              "window_size": [4, 5, 6], "window_pad_value": 0.0,
+              "window_overlap": 0.4, "window_blend": "gaussian", "window_scheme": "monai",
+              "device": "cpu", "precision": "float32",
               "batch_size": 8}  # fmt: skip
     assert {k: made.parameters[k] for k in wanted} == wanted
     assert made.cost.seconds > 0

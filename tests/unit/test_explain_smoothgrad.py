@@ -18,6 +18,7 @@ from voxplain.attribution import (
 )
 from voxplain.attribution.ask import ask
 from voxplain.attribution.method import Method
+from voxplain.attribution.question import MapSum
 from voxplain.attribution.smoothgrad import jackknife_errors, noisy
 from voxplain.errors import MethodError
 from voxplain.inference.compute import Compute
@@ -185,10 +186,15 @@ def test_jackknife_against_its_definition(model: Model, image: Volume) -> None:
     rng = np.random.default_rng(0)
     with open_pipeline(model, image, CPU) as pipeline:
         question = ask(pipeline, image, TARGETS, REGIONS, seed=0)
-        padded = pipeline.plan.padded_shape
         inner = pipeline.plan.inner().slices
-        sums = [torch.from_numpy(rng.normal(size=(2, 2, *padded))) for _ in range(4)]
-        found = jackknife_errors(question, sums)
+        groups = [MapSum(question) for _ in range(4)]
+        sums = []
+        for group in groups:
+            group.values = torch.from_numpy(rng.normal(size=group.values.shape))
+            whole = torch.zeros(2, 2, *pipeline.plan.padded_shape, dtype=torch.float64)
+            whole[(slice(None), slice(None), *group.box.slices)] = group.values
+            sums.append(whole)
+        found = jackknife_errors(question, groups)
     for t in range(2):
         for channel in range(2):
             for r, region in enumerate(REGIONS.region_names):

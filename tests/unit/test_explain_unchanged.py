@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from voxplain.attribution import ClassTarget, Everywhere, Gradient, SmoothGrad, explain
-from voxplain.errors import VoxplainError
+from voxplain.errors import ModelError, VoxplainError
 from voxplain.inference.compute import Compute, Precision
 from voxplain.records import Explanation
 from voxplain.space.volume import Volume
@@ -107,7 +107,7 @@ def test_after_an_error_in_forward(
 ) -> None:
     failing = Failing(net, after=after)
     before = state(failing.inner)
-    with pytest.raises(RuntimeError, match="fails on purpose"):
+    with pytest.raises(ModelError, match=r"fails on an input of shape .* fails on purpose"):
         run(failing, image, precision)
     assert state(failing.inner) == before
     assert failing.training
@@ -154,7 +154,7 @@ def test_the_image_and_its_record_are_not_changed(net: Mixed, image: Volume) -> 
     before = image.sha256()
     result = run(net, image)
     assert image.sha256() == before == result.provenance.image_sha256
-    assert result.image is image
+    assert result.image.data is image.data
 
 
 def test_the_global_random_state_is_not_drawn_from(net: Mixed, image: Volume) -> None:

@@ -126,6 +126,7 @@ class BoundScore:
             activation=self._info.activation,
             n_classes=self._info.n_classes,
             logits=None if score == "logit" else logits,
+            over=weights > 0 if self._target.reduction == "dice" else None,
         )
         return value, cotangent
 
@@ -145,6 +146,7 @@ class BoundCombination:
         units = {term.unit for _, term in terms}
         self.unit = units.pop() if len(units) == 1 else "mixed"
         self.is_fixed = all(term.is_fixed for _, term in terms)
+        self.absent = tuple(term.name for _, term in terms if term.support is None)
         self.support: Box | None = None
         for _, term in terms:
             if term.support is not None:

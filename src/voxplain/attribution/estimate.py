@@ -33,8 +33,8 @@ class Estimate:
     n_forward, n_backward
         Passes of one window, the prediction's included.
     is_upper_bound
-        Whether the passes are those of every window for every target, because the predicted
-        masks are not known yet.
+        Whether fewer passes may do: the predicted masks are not known yet, so that every window
+        is counted for every target, or the method stops when its tolerance is met.
     seconds
         Passes times the measured time of one.
     memory_bytes
@@ -108,7 +108,7 @@ def estimate(
             n_windows=n_windows,
             n_forward=n_forward,
             n_backward=passes.n_backward,
-            is_upper_bound=not is_exact,
+            is_upper_bound=not is_exact or chosen.is_adaptive,
             seconds=n_forward * forward_s + passes.n_backward * backward_s,
             memory_bytes=_memory(pipeline, len(wanted), image.grid.n_voxels),
         )
@@ -118,12 +118,19 @@ def _time_one(pipeline: Pipeline) -> tuple[float, float]:
     """Seconds of one window forward and backward, after a first run to warm up."""
     seconds = (0.0, 0.0)
     for _ in range(2):
-        start = time.perf_counter()
+        start = _now(pipeline.device)
         logits, leaf = pipeline.one_window()
-        middle = time.perf_counter()
+        middle = _now(pipeline.device)
         torch.autograd.grad(logits.sum(), leaf)
-        seconds = (middle - start, time.perf_counter() - middle)
+        seconds = (middle - start, _now(pipeline.device) - middle)
     return seconds
+
+
+def _now(device: torch.device) -> float:
+    """Time at which all work given to the device is done."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter()
 
 
 def _memory(pipeline: Pipeline, n_targets: int, n_image_voxels: int) -> int:

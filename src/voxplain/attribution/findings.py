@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from voxplain.attribution.bound import BoundCombination
 from voxplain.attribution.scores import ScoreCotangent
-from voxplain.inference.cotangent import DenseCotangent
+from voxplain.inference.cotangent import DenseCotangent, SumCotangent
 from voxplain.records.finding import Finding, finding
 
 if TYPE_CHECKING:
@@ -49,12 +50,20 @@ def findings_of(
                 finding("VX103", "not applicable", "the model predicts no voxel of it", name)
             )
             continue
-        if isinstance(cotangent, ScoreCotangent) and cotangent.slope() < _SLOPE:
+        if isinstance(target, BoundCombination) and target.absent:
+            absent = " and ".join(target.absent)
+            evidence = f"the model predicts no voxel of {absent}; only the rest is explained"
+            found.append(finding("VX103", "not applicable", evidence, name))
+        parts = [cotangent]
+        if isinstance(cotangent, SumCotangent):
+            parts = [term for _, term in cotangent.terms]
+        slopes = [part.slope() for part in parts if isinstance(part, ScoreCotangent)]
+        if slopes and max(slopes) < _SLOPE:
             found.append(
                 finding(
                     "VX101",
                     "issue",
-                    f"on average the score moves by {cotangent.slope():.1e} per unit of logit: "
+                    f"on average the score moves by {max(slopes):.1e} per unit of logit: "
                     "it is saturated and its gradient says little; explain the logit, margin or "
                     "log-odds instead",
                     name,

@@ -26,6 +26,7 @@ class Gradient:
     """
 
     name: ClassVar[str] = "gradient"
+    is_adaptive: ClassVar[bool] = False
     kind: ClassVar[Kind] = "sensitivity"
 
     def passes(self, question: Question) -> Passes:
@@ -55,6 +56,7 @@ class InputXGradient:
     baseline: Baseline = field(default_factory=Constant)
 
     name: ClassVar[str] = "input_x_gradient"
+    is_adaptive: ClassVar[bool] = False
     kind: ClassVar[Kind] = "contribution"
 
     def passes(self, question: Question) -> Passes:

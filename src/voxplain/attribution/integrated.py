@@ -95,8 +95,17 @@ class IntegratedGradients:
             raise MethodError(f"gap_tolerance is positive, got {self.gap_tolerance}")
 
     def passes(self, question: Question) -> Passes:
-        """`n` gradients, one value at the baseline."""
-        return question.passes_for(self.n, n_values=1)
+        """`n` gradients, one value at the baseline; with a tolerance the most it can take."""
+        n = total = self.n
+        while self.is_adaptive and 2 * n <= self.max_n:
+            n *= 2
+            total += n
+        return question.passes_for(total, n_values=1)
+
+    @property
+    def is_adaptive(self) -> bool:
+        """Whether the number of points follows from the gap."""
+        return self.gap_tolerance is not None
 
     def attribute(self, question: Question, emit: Emit) -> Outcome:
         """Compute the maps of all targets."""
@@ -110,8 +119,8 @@ class IntegratedGradients:
         while True:
             maps = MapSum(question)
             self._integrate(question, baseline, n, maps.add)
-            inside = (slice(None), slice(None), *question.pipeline.plan.inner().slices)
-            sums = maps.values[inside].flatten(1).sum(1, dtype=torch.float64).numpy()
+            _, values = maps.inner()
+            sums = values.flatten(1).sum(1, dtype=torch.float64).numpy()
             gaps = np.abs(sums - change) / np.maximum(np.abs(change), np.finfo(np.float64).tiny)
             gaps[(sums == 0) & (change == 0)] = 0.0
             if gaps.max(initial=0.0) <= self.gap_tolerance or 2 * n > self.max_n:

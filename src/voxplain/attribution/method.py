@@ -45,11 +45,15 @@ class Method(Protocol):
     Contract: `attribute` emits, for all targets at once, every voxel of the padded volume
     that can differ from zero exactly once, in slabs (n_targets, n_channels, *box.shape);
     draws come from ``question.noise`` only; `passes` is what `attribute` runs, told before
-    (for adaptive methods: the least).
+    (for adaptive methods: the most).
     """
 
     name: ClassVar[str]
     kind: ClassVar[Kind]
+
+    @property
+    def is_adaptive(self) -> bool:
+        """Whether it stops when a tolerance is met, perhaps with fewer passes."""
 
     def passes(self, question: Question) -> Passes:
         """Return the window passes that `attribute` will run."""

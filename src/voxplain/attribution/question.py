@@ -10,6 +10,7 @@ import torch
 
 from voxplain.attribution.bound import BoundTarget, predicted_mask
 from voxplain.attribution.targets import Target
+from voxplain.errors import TargetError
 from voxplain.inference.cotangent import Cotangent
 from voxplain.inference.noise import NoiseField
 from voxplain.inference.pipeline import Input, Passes, Pipeline
@@ -58,6 +59,12 @@ class Question:
         self._n_clean = 0  # windows run for parts of the clean image
         self.targets: list[BoundTarget] = [target.bind(self) for target in targets]
 
+    @cached_property
+    def intensity_range(self) -> np.ndarray:
+        """Largest minus smallest intensity of each channel of the prepared image."""
+        data = self.pipeline.image.data.reshape(self.pipeline.image.n_channels, -1)
+        return np.asarray(data.max(1) - data.min(1))
+
     # -- the clean input ------------------------------------------------------------
     @cached_property
     def prediction_logits(self) -> torch.Tensor:
@@ -93,7 +100,13 @@ class Question:
         assert box is not None
         logits = self.clean_logits(box.shift(self.pipeline.inner.start))[:, mask[box.slices]]
         if self.info.activation == "sigmoid" or self.info.n_classes == 1:
-            return int((logits > 0).sum(1).argmax())
+            n_predicted = (logits > 0).sum(1)
+            if self.info.n_classes > 1 and not bool(n_predicted.any()):
+                raise TargetError(
+                    "the model predicts no class there; name one, e.g. "
+                    f"class:{self.info.class_names[0]}@…"
+                )
+            return int(n_predicted.argmax())
         counts = torch.bincount(logits.argmax(0), minlength=self.info.n_classes)
         foreground = int(counts[1:].argmax()) + 1
         return foreground if int(counts[foreground]) else 0
@@ -179,6 +192,9 @@ class Question:
             cotangents = [cotangent for _, cotangent in self.linear]
             self.pipeline.gradients(sources, weights, cotangents, emit)
             return
+        if len(sources) == 1:
+            self.pipeline.gradients(sources, weights, self._cotangents(sources[0]), emit)
+            return
         sums = MapSum(self)
         for source, weight in zip(sources, weights, strict=True):
             self.pipeline.gradients([source], [weight], self._cotangents(source), sums.add)
@@ -223,23 +239,41 @@ class Question:
 
 
 class MapSum:
-    """Sums of attributions over the whole image, for methods that need several sweeps.
+    """Sums of attributions over all windows that reach a target, for several sweeps.
 
-    Memory: one volume for each target and channel.
+    Memory: that box, for each target and channel.
+
+    Attributes
+    ----------
+    box
+        Where the values lie in the padded volume; empty if no target has a voxel.
+    values
+        (n_targets, n_channels, *box.shape).
     """
 
     def __init__(self, question: Question) -> None:
         pipeline = question.pipeline
-        shape = (len(question.targets), pipeline.image.n_channels, *pipeline.plan.padded_shape)
+        self._inner = pipeline.plan.inner()
+        self.box = pipeline.reach([t.support for t in question.targets if t.support is not None])
+        shape = (len(question.targets), pipeline.image.n_channels, *self.box.shape)
         self.values = torch.zeros(shape, dtype=pipeline.compute.dtype)
 
     def add(self, box: Box, values: torch.Tensor) -> None:
         """Add a slab."""
-        self.values[(slice(None), slice(None), *box.slices)] += values.cpu()
+        self.values[(slice(None), slice(None), *box.within(self.box))] += values.cpu()
 
     def emit(self, emit: Emit) -> None:
         """Give everything out as one slab."""
-        emit(Box.whole(self.values.shape[2:]), self.values)
+        if self.box.n_voxels:
+            emit(self.box, self.values)
+
+    def inner(self) -> tuple[Box | None, torch.Tensor]:
+        """Part without padding: its box in voxels of the image (None: empty) and its values."""
+        common = self.box.intersect(self._inner)
+        if common is None:
+            return None, self.values[..., :0]
+        part = self.values[(slice(None), slice(None), *common.within(self.box))]
+        return common.shift([-a for a in self._inner.start]), part
 
 
 def label_names(info: ModelInfo) -> dict[int, str]:

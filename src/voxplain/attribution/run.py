@@ -95,6 +95,8 @@ def explain(
     compute = compute or Compute()
     chosen = method_of(method)
     with open_pipeline(model, image, compute) as pipeline:
+        if pipeline.device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(pipeline.device)
         if progress is not None:
             pipeline.on_pass = _meter(progress, pipeline, len(pipeline.plan))
         question = ask(pipeline, image, targets, regions, seed)

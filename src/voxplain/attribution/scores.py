@@ -81,11 +81,14 @@ class ScoreCotangent:
     logits
         (n_classes, *support.shape) at the input in question; None for score ``logit``, whose
         gradient does not depend on them.
+    over
+        (*support.shape) truth values: where `slope` looks; default where a weight is not zero.
     """
 
     def __init__(
         self, weights: torch.Tensor, support: Box, *, index: int, score: Score,
         activation: Activation, n_classes: int, logits: torch.Tensor | None,
+        over: torch.Tensor | None = None,
     ) -> None:  # fmt: skip
         self.support: Box | None = support if bool(weights.any()) else None
         self._box = support
@@ -95,6 +98,7 @@ class ScoreCotangent:
         self._activation: Activation = activation
         self._n_classes = n_classes
         self._logits = logits
+        self._over = weights != 0 if over is None else over
         self.channels = slice(index, index + 1) if logits is None else slice(None)
 
     def touches(self, box: Box) -> bool:
@@ -123,14 +127,13 @@ class ScoreCotangent:
         return values
 
     def slope(self) -> float:
-        """Σ|C| / Σ|weight|: how much the score moves with the logits; 1 for a logit.
-
-        Defined where there is a support.
-        """
+        """Σ|C| / Σ|weight|: how much the score moves with the logits; 1 for a logit."""
         if self._logits is None:
             return 1.0
         total = 0.0
         for plane in range(self._box.start[0], self._box.stop[0]):
             box = Box((plane, *self._box.start[1:]), (plane + 1, *self._box.stop[1:]))
-            total += float(self.crop(box).abs().sum(dtype=torch.float64))
-        return total / float(self._weights.abs().sum(dtype=torch.float64))
+            over = self._over[box.within(self._box)]
+            total += float((self.crop(box).abs() * over).sum(dtype=torch.float64))
+        weight = float((self._weights.abs() * self._over).sum(dtype=torch.float64))
+        return total / weight if weight else 0.0

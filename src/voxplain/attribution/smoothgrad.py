@@ -37,8 +37,7 @@ def noisy(question: Question, draw: int, noise: float, sign: float = 1.0) -> Inp
         −1 for the antithetic partner.
     """
     pipeline: Pipeline = question.pipeline
-    data = pipeline.image.data.reshape(pipeline.image.n_channels, -1)
-    sigma = sign * noise * (data.max(1) - data.min(1))
+    sigma = sign * noise * question.intensity_range
     shift = [-n for n in pipeline.plan.pad_before]
 
     def crop(box: Box) -> torch.Tensor:
@@ -96,8 +95,14 @@ class SmoothGrad:
                 raise MethodError(f"a tolerance needs n of at least {2 * _GROUPS}, got {self.n}")
 
     def passes(self, question: Question) -> Passes:
-        """`n` gradients; with a tolerance at least those of the first round."""
-        return question.passes_for(self.n if self.tolerance is None else 2 * _GROUPS)
+        """`n` gradients; with a tolerance the most it can take."""
+        n_round = 2 * _GROUPS
+        return question.passes_for(self.n // n_round * n_round if self.is_adaptive else self.n)
+
+    @property
+    def is_adaptive(self) -> bool:
+        """Whether the number of copies follows from the tolerance."""
+        return self.tolerance is not None
 
     def attribute(self, question: Question, emit: Emit) -> Outcome:
         """Compute the maps of all targets."""
@@ -121,7 +126,7 @@ class SmoothGrad:
                 pair = self._pair(question, n_rounds * _GROUPS + g)
                 question.gradient_sum(pair, [0.5, 0.5], group.add)
             n_rounds += 1
-            errors = jackknife_errors(question, [group.values for group in groups])
+            errors = jackknife_errors(question, groups)
             worst = float(np.nanmax(errors, initial=0.0))
             n_next = 2 * _GROUPS * (n_rounds + 1)
             if worst <= tolerance or n_next > self.n:
@@ -164,6 +169,7 @@ class SmoothGradSquared:
     noise: float = 0.1
 
     name: ClassVar[str] = "smoothgrad_squared"
+    is_adaptive: ClassVar[bool] = False
     kind: ClassVar[Kind] = "sensitivity"
 
     def __post_init__(self) -> None:
@@ -208,6 +214,7 @@ class VarGrad:
     noise: float = 0.1
 
     name: ClassVar[str] = "vargrad"
+    is_adaptive: ClassVar[bool] = False
     kind: ClassVar[Kind] = "sensitivity"
 
     def __post_init__(self) -> None:
@@ -231,7 +238,7 @@ class VarGrad:
         return Outcome()
 
 
-def jackknife_errors(question: Question, sums: list[torch.Tensor]) -> NDArray[np.float64]:
+def jackknife_errors(question: Question, sums: list[MapSum]) -> NDArray[np.float64]:
     """Return standard errors of the region shares of a mean map, by leaving one group out.
 
     Parameters
@@ -239,7 +246,7 @@ def jackknife_errors(question: Question, sums: list[torch.Tensor]) -> NDArray[np
     question
         Its regions and targets.
     sums
-        Map sums of G groups of equal size, (n_targets, n_channels, *padded shape) each.
+        Map sums of G groups of equal size.
 
     Returns
     -------
@@ -247,15 +254,17 @@ def jackknife_errors(question: Question, sums: list[torch.Tensor]) -> NDArray[np
         sqrt((G−1)/G · Σ_g (θ_g − mean θ)²) of the shares θ_g without group g,
         (n_targets, n_regions, n_channels); NaN for a map that is zero everywhere.
     """
-    total = torch.stack(sums).sum(0)
-    inside = (slice(None), *question.pipeline.plan.inner().slices)
+    total = sums[0].inner()[1].clone()
+    for group in sums[1:]:
+        total += group.inner()[1]
     names = [target.name for target in question.targets]
     shares = []
     for group in sums:
         regions = RegionSums(question.regions, names, question.pipeline.image.channels)
-        box = Box.whole(question.pipeline.plan.shape)
-        for t, rest in enumerate(total - group):
-            regions.add(t, rest[inside].numpy(), box)
+        box, values = group.inner()
+        if box is not None:
+            for t in range(len(names)):
+                regions.add(t, (total[t] - values[t]).numpy(), box)
         shares.append(regions.shares())
     n = len(sums)
     return np.asarray(np.sqrt((n - 1) * np.var(np.stack(shares), axis=0)))

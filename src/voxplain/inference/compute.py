@@ -67,8 +67,17 @@ class Compute:
             raise MethodError(
                 f"unknown device {self.device!r}; use auto, cpu, cuda or cuda:0"
             ) from error
-        if device.type == "cuda" and not torch.cuda.is_available():
-            raise MethodError(f"device {self.device!r} was asked for, and torch sees no CUDA here")
+        n_cuda = torch.cuda.device_count()
+        is_there = {
+            "cpu": True,
+            "cuda": (device.index or 0) < n_cuda,
+            "mps": torch.backends.mps.is_available(),
+        }
+        if not is_there.get(device.type, False):
+            raise MethodError(
+                f"device {self.device!r} was asked for, and torch sees {n_cuda} CUDA device(s) "
+                "here; use auto or cpu"
+            )
         return device
 
     @property
@@ -152,6 +161,26 @@ def _placed(tensor: torch.Tensor, compute: Compute, layout: torch.memory_format)
     n_axes = {torch.channels_last: 4, torch.channels_last_3d: 5}.get(layout)
     keep = layout if tensor.ndim == n_axes else torch.preserve_format
     return tensor.detach().to(compute.torch_device(), dtype, memory_format=keep)
+
+
+@contextmanager
+def full_precision() -> Iterator[None]:
+    """Convolve and multiply in true float32 on CUDA (cuDNN's default is TF32); undone after."""
+    convolutions, products = torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32
+    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.allow_tf32 = convolutions
+        torch.backends.cuda.matmul.allow_tf32 = products
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that memory ran out; on the CPU torch raises a plain RuntimeError."""
+    signs = ("DefaultCPUAllocator", "ALLOC_FAILED", "out of memory")
+    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or any(
+        sign in str(error) for sign in signs
+    )
 
 
 def peak_memory_bytes(device: torch.device) -> int:

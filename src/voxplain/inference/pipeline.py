@@ -12,7 +12,13 @@ import numpy as np
 import torch
 
 from voxplain.errors import ModelError
-from voxplain.inference.compute import Compute, free_memory_bytes, frozen
+from voxplain.inference.compute import (
+    Compute,
+    free_memory_bytes,
+    frozen,
+    full_precision,
+    is_out_of_memory,
+)
 from voxplain.inference.cotangent import Cotangent
 from voxplain.inference.rolling import Emit, RollingSum
 from voxplain.models.model import Model
@@ -26,7 +32,10 @@ Input = Callable[[Box], torch.Tensor]
 Job = tuple[int, int]
 """A window and the input that it is cut from."""
 
-_BATCH_VOXELS = {"cpu": 4 * 64**3, "cuda": 16 * 128**3}
+_MOST = {"cpu": (8, 4 * 64**3), "cuda": (64, 16 * 128**3)}
+"""Windows, and voxels, beyond which a larger batch gains nothing."""
+
+_SHARE_BYTES = 128 * 2**20
 
 
 @dataclass
@@ -115,14 +124,26 @@ class Pipeline:
         )
         if neighbours not in self._shares:  # windows with alike neighbours have one share
             share = self.plan.weight / self.plan.normaliser(box)
+            n_kept = _SHARE_BYTES // (share.size * self.compute.dtype.itemsize)
+            while len(self._shares) > n_kept:
+                del self._shares[next(iter(self._shares))]
             self._shares[neighbours] = torch.from_numpy(share).to(self.compute.dtype)
         return self._shares[neighbours]
 
     # -- passes ---------------------------------------------------------------------
     def _forward(self, batch: torch.Tensor) -> torch.Tensor:
         """Logits (n, n_classes, *output box) of a batch (n, n_channels, *window)."""
-        with self.compute.autocast():
-            logits = self.model.forward(batch)
+        try:
+            with self.compute.autocast():
+                logits = self.model.forward(batch)
+        except (RuntimeError, ValueError) as error:
+            if is_out_of_memory(error):
+                raise
+            hint = "" if self.info.window else "; give the card a window that the network takes"
+            raise ModelError(
+                f"{self.info.name}: the network fails on an input of shape "
+                f"{tuple(batch.shape)}: {error}{hint}"
+            ) from error
         expected = (len(batch), self.info.n_classes, *(batch.shape[2:] if self.is_dense else ()))
         if tuple(logits.shape) != expected:
             raise ModelError(
@@ -155,7 +176,9 @@ class Pipeline:
                 part = part[: _n_alike(part, active)]
             try:
                 run(part)
-            except (torch.OutOfMemoryError, MemoryError) as error:
+            except (RuntimeError, MemoryError) as error:
+                if not is_out_of_memory(error):
+                    raise
                 if len(part) == 1:
                     raise ModelError(
                         f"{self.info.name}: one window of {self.plan.settings.size} does not fit "
@@ -183,8 +206,8 @@ class Pipeline:
         """
         if self._batch_size is not None:
             return self._batch_size
-        voxels = math.prod(self.plan.settings.size)
-        most = max(1, _BATCH_VOXELS.get(self.device.type, 64**3) // voxels)
+        n_windows, n_voxels = _MOST.get(self.device.type, _MOST["cpu"])
+        most = min(n_windows, max(1, n_voxels // math.prod(self.plan.settings.size)))
         if not with_graph or most == 1:
             return most
         if self.graph_bytes is None:
@@ -308,23 +331,27 @@ class Pipeline:
             batch = self._stack([sources[i](plan.box(w)) for w, i in jobs])
             windows = list(dict.fromkeys(w for w, _ in jobs))
             targets = sorted({t for w in windows for t in active[w]})
+            shares = {w: self.share(w) for w in windows}
+            factors = torch.tensor([weights[i] for _, i in jobs], dtype=batch.dtype)
+            factors = factors.reshape(-1, *[1] * (batch.ndim - 1)).to(self.device)
             grads: list[tuple[int, torch.Tensor]] = []
             with torch.enable_grad():
                 leaf = batch.requires_grad_()
                 logits = self._forward_with_graph(leaf)
             for t in targets:
-                crops = {w: self._weighted(cotangents[t], w) for w in windows}
+                crops = {w: self._weighted(cotangents[t], w, shares[w]) for w in windows}
                 outputs = torch.stack([crops[w] for w, _ in jobs])
+                scale = self._loss_scale(outputs)
                 with torch.enable_grad():
                     part = logits[:, cotangents[t].channels]
                 (gradient,) = torch.autograd.grad(
-                    part, leaf, outputs, retain_graph=t != targets[-1]
+                    part, leaf, outputs * scale, retain_graph=t != targets[-1]
                 )
-                grads.append((t, gradient))
-            for t, gradient in grads:
-                for (w, i), values in zip(jobs, gradient, strict=True):
+                grads.append((t, gradient * (factors / scale)))
+            for t, gradient in grads:  # nothing is allocated here: no memory can run out midway
+                for (w, _), values in zip(jobs, gradient, strict=True):
                     if t in active[w]:
-                        rolling.add(t, plan.box(w), values * weights[i])
+                        rolling.add(t, plan.box(w), values)
             n_backward = sum(len(active[w]) for w, _ in jobs)
             self.passes.n_forward += len(jobs)
             self.passes.n_backward += n_backward
@@ -347,10 +374,24 @@ class Pipeline:
                     active.setdefault(w, []).append(t)
         return dict(sorted(active.items()))
 
-    def _weighted(self, cotangent: Cotangent, window: int) -> torch.Tensor:
+    def reach(self, boxes: Sequence[Box]) -> Box:
+        """Box of all windows whose logits reach one of the boxes; empty for no box."""
+        reach: Box | None = None
+        for box in boxes:
+            windows = self.windows_for(box)
+            for w in (windows[0], windows[-1]):  # starts are a product of one list an axis
+                reach = self.plan.box(w) if reach is None else reach.union(self.plan.box(w))
+        return reach or Box.whole((0,) * len(self.plan.padded_shape))
+
+    def _weighted(self, cotangent: Cotangent, window: int, share: torch.Tensor) -> torch.Tensor:
         """C·g_w/Σg of the cotangent's channels on the window's output, on the device."""
         values = cotangent.crop(self.output_box(window)).to(self.compute.dtype)
-        return values.mul_(self.share(window)).to(self.device)
+        return values.mul_(share).to(self.device)
+
+    def _loss_scale(self, outputs: torch.Tensor) -> float:
+        """Power of two that brings small cotangents into the range of fp16; else 1."""
+        largest = float(outputs.abs().max()) if self.compute.precision == "fp16" else 0.0
+        return 2.0 ** -math.floor(math.log2(largest)) if largest > 0 else 1.0
 
 
 def _n_alike(jobs: Sequence[Job], active: dict[int, list[int]]) -> int:
@@ -392,5 +433,6 @@ def open_pipeline(model: Model, image: Volume, compute: Compute) -> Iterator[Pip
         Valid inside the ``with`` block.
     """
     prepared = model.prepare(image)
-    with torch.inference_mode(False), frozen(model.module, compute, model.info.rank):
+    placed = frozen(model.module, compute, model.info.rank)
+    with torch.inference_mode(False), full_precision(), placed:
         yield Pipeline(model, prepared, compute)
