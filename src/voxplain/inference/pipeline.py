@@ -20,7 +20,9 @@ from voxplain.inference.compute import (
     is_out_of_memory,
 )
 from voxplain.inference.cotangent import Cotangent
+from voxplain.inference.heap import kept_heap
 from voxplain.inference.rolling import Emit, RollingSum
+from voxplain.inference.slopes import fixed_slopes
 from voxplain.models.model import Model
 from voxplain.space.box import Box
 from voxplain.space.volume import Volume
@@ -434,5 +436,6 @@ def open_pipeline(model: Model, image: Volume, compute: Compute) -> Iterator[Pip
     """
     prepared = model.prepare(image)
     placed = frozen(model.module, compute, model.info.rank)
-    with torch.inference_mode(False), full_precision(), placed:
+    faster = fixed_slopes(model.module)
+    with torch.inference_mode(False), kept_heap(), full_precision(), placed, faster:
         yield Pipeline(model, prepared, compute)
