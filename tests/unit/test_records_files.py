@@ -231,7 +231,7 @@ def test_an_explanation_is_read_back_equal(
     assert {path.name for path in files} == expected
 
     back = Explanation.load(tmp_path / "out", own.image)
-    assert back.image is own.image
+    assert back.image.data is own.image.data
     assert (back.prediction is None) is not predicted
     if own.prediction is not None and back.prediction is not None:
         assert_equal_labels(back.prediction, own.prediction)
