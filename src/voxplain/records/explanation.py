@@ -301,7 +301,8 @@ def saved_files(folder: Path) -> set[str]:
         known = read_json(folder / _INDEX, _FORM, _VERSION)
     except RecordError:
         return set()
-    return {"report.html", _INDEX, *map(str, known["files"])}
+    # names only: a damaged index must not reach outside the folder
+    return {"report.html", _INDEX, *(Path(str(name)).name for name in known["files"])}
 
 
 def _same(one: LabelMap | None, other: LabelMap) -> bool:
