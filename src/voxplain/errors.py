@@ -7,6 +7,8 @@ The command line prints the message without a traceback and exits with 2.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from importlib import import_module
+from types import ModuleType
 
 
 class VoxplainError(Exception):
@@ -72,3 +74,33 @@ def all_faults(where: str, faults: Iterable[str]) -> str:
     if len(found) == 1:
         return f"{where}: {found[0]}"
     return "\n".join([f"{where}: {len(found)} faults", *(f"  - {fault}" for fault in found)])
+
+
+def needs_extra(module: str, extra: str, purpose: str) -> ModuleType:
+    """Import a package that is not always installed.
+
+    Parameters
+    ----------
+    module
+        Import path, e.g. ``pydicom``.
+    extra
+        Extra of voxplain that brings it.
+    purpose
+        What it is needed for; the start of the error's sentence, e.g. ``reading DICOM``.
+
+    Raises
+    ------
+    MissingExtraError
+        If it is not installed, or cannot be imported; the message names the extra.
+    """
+    try:
+        return import_module(module)
+    except ImportError as error:
+        top = module.partition(".")[0]
+        advice = f"pip install 'voxplain[{extra}]'"
+        if isinstance(error, ModuleNotFoundError) and error.name == top:
+            raise MissingExtraError(f"{purpose} needs {top}: {advice}") from None
+        raise MissingExtraError(
+            f"{purpose} needs {top}, which is installed and cannot be imported ({error}); a part "
+            f"of it may be missing: {advice}"
+        ) from error

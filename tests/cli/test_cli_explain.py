@@ -207,10 +207,10 @@ def test_a_full_memory_is_told_in_one_line(case, voxplain, monkeypatch):
 
     forward = Pipeline._forward
 
-    def small(self: Pipeline, batch: torch.Tensor) -> torch.Tensor:
+    def small(self: Pipeline, batch: torch.Tensor, view: int) -> torch.Tensor:
         if len(batch) > 2:
             raise torch.OutOfMemoryError("out of memory")
-        return forward(self, batch)
+        return forward(self, batch, view)
 
     monkeypatch.setattr(Pipeline, "_forward", small)
     done = voxplain(*case.quick("--batch-size", "4", "--quiet"))

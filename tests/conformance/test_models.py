@@ -14,10 +14,12 @@ from torch.nn import functional as F  # noqa: N812
 
 from voxplain.models import CardModel, Model, wrap
 from voxplain.space.grid import Grid
+from voxplain.space.labelmap import LabelMap
 from voxplain.space.volume import Volume
 from voxplain.testing.conformance import check_model
 from voxplain.testing.models import (
     Linear,
+    Mirrored,
     Pooled,
     SmallNet,
     TrainingSensitive,
@@ -67,6 +69,13 @@ def test_classifier_and_float64() -> None:
     check_model(model, image(2))
 
 
+def test_an_ensemble_with_mirroring() -> None:
+    nets = [SmallNet(3, 1, 3, seed=k) for k in range(2)]
+    model = Mirrored(nets, (0, 2))
+    assert model.n_views == 6
+    check_model(model, image())
+
+
 # -- bad models ---------------------------------------------------------------------------
 class Faulty(CardModel):
     """A good model whose `prepare` goes through a fault."""
@@ -101,7 +110,7 @@ def shifts(image: Volume, prepared: Volume) -> Volume:
 
 def moves_the_grid(image: Volume, prepared: Volume) -> Volume:
     affine = prepared.grid.affine.copy()
-    affine[0, -1] += 0.5
+    affine[0, -1] += 2
     return prepared.with_data(prepared.data, Grid(prepared.grid.shape, affine))
 
 
@@ -116,7 +125,7 @@ def adds_a_channel(image: Volume, prepared: Volume) -> Volume:
         (random, "prepare gives two results"),
         (flips, "a bright spot at"),
         (shifts, "a bright spot at"),
-        (moves_the_grid, "grid_of says"),
+        (moves_the_grid, "a bright spot at"),
         (adds_a_channel, "prepare gives 2 channels, the model has 1"),
     ],
 )
@@ -128,11 +137,9 @@ def test_faults_of_prepare(fault: Callable[[Volume, Volume], Volume], sentence: 
 class Straightens(CardModel):
     """Drops the tilt of oblique images."""
 
-    def grid_of(self, image_grid: Grid) -> Grid:
-        return Grid(image_grid.shape, np.diag([*image_grid.spacing, 1.0]))
-
     def prepare(self, image: Volume) -> Volume:
-        return image.with_data(image.data, self.grid_of(image.grid))
+        straight = Grid(image.grid.shape, np.diag([*image.grid.spacing, 1.0]))
+        return image.with_data(image.data, straight)
 
 
 def test_a_model_that_forgets_the_affine() -> None:
@@ -174,6 +181,11 @@ class Freezes(Wrapper):
         return super().forward(windows)
 
 
+class StraightThrough(Wrapper):
+    def forward(self, windows: torch.Tensor) -> torch.Tensor:
+        return super().forward(windows + (windows.round() - windows).detach())
+
+
 class NotANumber(Wrapper):
     def forward(self, windows: torch.Tensor) -> torch.Tensor:
         return super().forward(windows) * torch.nan
@@ -189,6 +201,7 @@ class NotANumber(Wrapper):
         (Counts, "the module's weights changed"),
         (Freezes, "the module's requires_grad flags changed"),
         (Pooled, "logits have shape"),
+        (StraightThrough, "the gradient is not that of the logits"),
     ],
 )
 def test_faults_of_the_network(wrapper: type[Wrapper], sentence: str) -> None:
@@ -200,6 +213,33 @@ def test_the_user_mode_is_kept() -> None:
     module = TrainingSensitive([[1.0]] * 3).train()
     check_model(describe(module), image())
     assert module.training
+
+
+class Mislabels(CardModel):
+    """A good model whose label image goes through a fault."""
+
+    fault: Callable[[LabelMap], LabelMap]
+
+    def label_image(self, logits: Any, grid: Grid, image: Volume) -> LabelMap:
+        return self.fault(super().label_image(logits, grid, image))
+
+
+@pytest.mark.parametrize(
+    ("fault", "sentence"),
+    [
+        (lambda found: replace(found, layers=found.layers[..., ::-1]), "elsewhere in the label"),
+        (lambda found: replace(found, layers=found.layers * 0), "elsewhere in the label"),
+        (lambda found: replace(found, names={1: "x", 2: "y"}), "the label image names"),
+        (lambda found: replace(found, grid=Grid(SHAPE, np.eye(4))), "the label image lies on"),
+    ],
+)
+def test_faults_of_the_label_image(fault: Callable[[LabelMap], LabelMap], sentence: str) -> None:
+    good = describe(SmallNet())
+    assert isinstance(good, CardModel)
+    bad = Mislabels(good.info, good.module, good.settings)
+    bad.fault = fault
+    with pytest.raises(AssertionError, match=sentence):
+        check_model(bad, image())
 
 
 def with_info(**changes: Any) -> Model:

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from voxplain.attribution import ClassTarget, Difference, FunctionTarget, Mask, explain
+from voxplain.attribution import ClassTarget, Difference, FunctionTarget, Mask, estimate, explain
+from voxplain.attribution.scores import Score
 from voxplain.attribution.targets import Target
 from voxplain.inference.compute import Compute
 from voxplain.models import Model, wrap
@@ -16,7 +17,7 @@ from voxplain.space.grid import Grid
 from voxplain.space.labelmap import LabelMap
 from voxplain.space.volume import Volume
 from voxplain.space.windows import Blend, WindowPlan, WindowSettings
-from voxplain.testing.models import SmallNet
+from voxplain.testing.models import Mirrored, SmallNet
 from voxplain.testing.phantoms import oblique_grid
 
 CLASSES = ("background", "left", "right")
@@ -129,3 +130,42 @@ def test_equals_full_autograd(
         (found,) = result.attributions.values()
         assert relative_error(found.values, wanted) <= bound
         assert result.targets[0].score == pytest.approx(value.item(), rel=bound, abs=bound)
+
+
+@pytest.mark.parametrize("score", ["logit", "probability"])
+@pytest.mark.parametrize("batch_size", [1, 4])
+def test_mirrored_ensemble_equals_full_autograd(score: Score, batch_size: int) -> None:
+    rng = np.random.default_rng(3)
+    shape, window = (9, 7, 11), WindowSettings((6, 5, 7), overlap=0.4, pad_value=0.2)
+    nets = [SmallNet(3, 2, 3, seed=k).double() for k in range(2)]
+    model = Mirrored(nets, (0, 2), n_channels=2, window=window)
+    image = Volume(rng.normal(size=(2, *shape)), oblique_grid(shape))
+    mask = LabelMap((rng.random((1, *shape)) < 0.3).astype(np.uint8), image.grid, {1: "m"})
+
+    def mean(x: torch.Tensor) -> torch.Tensor:
+        views = [net(x.flip(axes)).flip(axes) for net in nets for axes in ((), (2,), (4,))]
+        return torch.stack(views).mean(0)
+
+    x = torch.from_numpy(image.data).requires_grad_()
+    logits = stitched(_Mean(mean, model), image, x)
+    values = logits if score == "logit" else torch.softmax(logits, 0)
+    value = (values[1] * torch.from_numpy(mask.mask("m"))).sum()
+    wanted = torch.autograd.grad(value, x)[0].numpy()
+
+    target = ClassTarget("class_1", Mask(mask), score=score)
+    compute = Compute("cpu", precision="float64", batch_size=batch_size)
+    expected = estimate(model, image, target, "gradient", compute=compute)
+    result = explain(model, image, target, "gradient", compute=compute)
+    (found,) = result.attributions.values()
+    assert relative_error(found.values, wanted) <= 1e-10
+    assert result.targets[0].score == pytest.approx(value.item(), rel=1e-10)
+    cost = result.provenance.cost
+    assert (cost.n_forward, cost.n_backward) == (expected.n_forward, expected.n_backward)
+    assert cost.n_backward == 6 * result.targets[0].n_windows
+
+
+class _Mean:
+    """Stands in for a model whose one network is the mean over views."""
+
+    def __init__(self, module: Callable[[torch.Tensor], torch.Tensor], model: Model) -> None:
+        self.module, self.info = module, model.info

@@ -174,3 +174,11 @@ def test_every_fault_is_named_at_once():
 def test_ranks_must_agree():
     with pytest.raises(ModelError, match=r"window of 2 axes .* volume of 3 axes"):
         WindowPlan((5, 7, 11), WindowSettings((4, 4)))
+
+
+def test_nnunet_visits_each_slice_once_with_a_window_of_one_voxel() -> None:
+    settings = WindowSettings((1, 4, 6), overlap=0.5, scheme="nnunet")
+    plan = WindowPlan((7, 5, 11), settings)
+    flat = WindowPlan((5, 11), WindowSettings((4, 6), overlap=0.5, scheme="nnunet"))
+    assert plan.starts == tuple((z, *start) for z in range(7) for start in flat.starts)
+    np.testing.assert_array_equal(plan.weight[0], flat.weight)

@@ -11,6 +11,7 @@ from voxplain.attribution.scores import Score, ScoreCotangent, score_of
 from voxplain.attribution.where import Predicted
 from voxplain.errors import TargetError
 from voxplain.inference.cotangent import Cotangent, DenseCotangent, SumCotangent
+from voxplain.models.model import ModelInfo
 from voxplain.space.box import Box
 
 if TYPE_CHECKING:
@@ -131,7 +132,7 @@ class BoundScore:
         return value, cotangent
 
     def _predicted(self, logits: torch.Tensor) -> torch.Tensor:
-        return predicted_mask(logits, self._index, self._info.activation)
+        return predicted_mask(logits, self._index, self._info)
 
 
 class BoundCombination:
@@ -210,8 +211,6 @@ class BoundFunction:
         return float(value.detach()), DenseCotangent(values, self._box)
 
 
-def predicted_mask(logits: torch.Tensor, index: int, activation: str) -> torch.Tensor:
-    """Voxels given to a class: argmax; logit > 0 for sigmoid or a single output channel."""
-    if activation == "sigmoid" or len(logits) == 1:
-        return logits[index] > 0
-    return logits.argmax(0) == index
+def predicted_mask(logits: torch.Tensor, index: int, info: ModelInfo) -> torch.Tensor:
+    """Voxels given to a class: argmax; logit > 0 where each class decides on its own."""
+    return logits.argmax(0) == index if info.is_exclusive else logits[index] > 0

@@ -52,15 +52,15 @@ class Estimate:
 class _EveryWindow:
     """Stands in for a `Question` whose masks are not known: every window for every target."""
 
-    def __init__(self, n_windows: int, n_targets: int) -> None:
-        self._n_windows = n_windows
+    def __init__(self, n_passes: int, n_targets: int) -> None:
+        self._n_passes = n_passes
         self._n_targets = n_targets
 
     def passes_for(self, n_inputs: int, *, n_clean: int = 0, n_values: int = 0) -> Passes:
         n_gradients = n_inputs + n_clean
         return Passes(
-            n_forward=self._n_windows * (n_gradients + n_inputs + n_values),
-            n_backward=self._n_windows * n_gradients * self._n_targets,
+            n_forward=self._n_passes * (n_gradients + n_inputs + n_values),
+            n_backward=self._n_passes * n_gradients * self._n_targets,
         )
 
 
@@ -92,20 +92,20 @@ def estimate(
     with open_pipeline(model, image, compute or Compute()) as pipeline:
         forward_s, backward_s = _time_one(pipeline)
         wanted = targets_of(targets, model.info)
-        n_windows = len(pipeline.plan)
-        is_exact = forward_s * n_windows < _EXACT_SECONDS
+        n_passes = pipeline.n_passes
+        is_exact = forward_s * n_passes < _EXACT_SECONDS
         if is_exact:
             question = ask(pipeline, image, wanted, regions, seed=0)
             _ = question.regions
             passes = chosen.passes(question)
             before = pipeline.passes
         else:
-            everything = _EveryWindow(n_windows, len(wanted))
+            everything = _EveryWindow(n_passes, len(wanted))
             passes = chosen.passes(everything)  # type: ignore[arg-type]
-            before = Passes(n_forward=2 * n_windows)  # parts of the clean image, then all of it
+            before = Passes(n_forward=2 * n_passes)  # parts of the clean image, then all of it
         n_forward = passes.n_forward + before.n_forward
         return Estimate(
-            n_windows=n_windows,
+            n_windows=len(pipeline.plan),
             n_forward=n_forward,
             n_backward=passes.n_backward,
             is_upper_bound=not is_exact or chosen.is_adaptive,

@@ -15,10 +15,10 @@ from voxplain.inference.cotangent import Cotangent
 from voxplain.inference.noise import NoiseField
 from voxplain.inference.pipeline import Input, Passes, Pipeline
 from voxplain.inference.rolling import Emit
-from voxplain.models.model import ModelInfo
+from voxplain.models.model import ModelInfo, decide
 from voxplain.space.box import Box
 from voxplain.space.grid import Grid
-from voxplain.space.labelmap import BACKGROUND, LabelMap
+from voxplain.space.labelmap import LabelMap
 
 
 class Question:
@@ -92,14 +92,14 @@ class Question:
 
     def predicted_mask(self, index: int) -> torch.Tensor:
         """Voxels of the clean image that the model gives to a class."""
-        return predicted_mask(self.prediction_logits, index, self.info.activation)
+        return predicted_mask(self.prediction_logits, index, self.info)
 
     def dominant_class(self, mask: torch.Tensor) -> int:
         """Return the class predicted most often in a mask, background only for want of others."""
         box = Box.around(mask.numpy())
         assert box is not None
         logits = self.clean_logits(box.shift(self.pipeline.inner.start))[:, mask[box.slices]]
-        if self.info.activation == "sigmoid" or self.info.n_classes == 1:
+        if not self.info.is_exclusive:
             n_predicted = (logits > 0).sum(1)
             if self.info.n_classes > 1 and not bool(n_predicted.any()):
                 raise TargetError(
@@ -114,8 +114,8 @@ class Question:
     def prediction(self) -> LabelMap:
         """Return what the model predicts, on the model's grid."""
         logits = self.prediction_logits
-        layers = prediction_layers(logits.numpy(), self.info)
-        return LabelMap(layers, self.pipeline.image.grid, label_names(self.info))
+        layers = decide(logits.numpy(), self.info)
+        return LabelMap(layers, self.pipeline.image.grid, self.info.label_names)
 
     @cached_property
     def regions(self) -> LabelMap:
@@ -228,13 +228,15 @@ class Question:
         -----
         For a mask that is taken anew at each input the number is that of the clean mask.
         """
+        n_views = self.pipeline.model.n_views
         active = self.pipeline.active_windows([cotangent for _, cotangent in self.linear])
         _, n_value = self._shared_box(self.targets)
         _, n_moving = self._shared_box([t for t in self.targets if not t.is_fixed])
         n_gradients = n_inputs + n_clean
         return Passes(
-            n_forward=n_gradients * len(active) + n_inputs * n_moving + n_values * n_value,
-            n_backward=n_gradients * sum(map(len, active.values())),
+            n_forward=n_views
+            * (n_gradients * len(active) + n_inputs * n_moving + n_values * n_value),
+            n_backward=n_views * n_gradients * sum(map(len, active.values())),
         )
 
 
@@ -274,26 +276,3 @@ class MapSum:
             return None, self.values[..., :0]
         part = self.values[(slice(None), slice(None), *common.within(self.box))]
         return common.shift([-a for a in self._inner.start]), part
-
-
-def label_names(info: ModelInfo) -> dict[int, str]:
-    """Label → name of a prediction: class i is label i (softmax) or i + 1 (sigmoid)."""
-    if info.activation == "sigmoid" or info.n_classes == 1:
-        names = {i + 1: name for i, name in enumerate(info.class_names)}
-        if BACKGROUND in info.class_names:  # a channel of its own; label 0 is in no class
-            names[0] = "in no class"
-        return names
-    return dict(enumerate(info.class_names))
-
-
-def prediction_layers(logits: np.ndarray, info: ModelInfo) -> np.ndarray:
-    """Label layers (n_layers, ...) from logits (n_classes, ...)."""
-    if info.activation == "sigmoid" or info.n_classes == 1:
-        return label_layers(logits > 0)
-    return np.asarray(logits.argmax(0)[None], dtype=np.min_scalar_type(info.n_classes))
-
-
-def label_layers(masks: np.ndarray) -> np.ndarray:
-    """Return one layer a class, label i + 1 where mask i of (n_classes, ...) is true."""
-    labels = np.arange(1, len(masks) + 1, dtype=np.min_scalar_type(len(masks)))
-    return np.asarray(masks * labels.reshape(-1, *[1] * (masks.ndim - 1)))

@@ -18,7 +18,7 @@ from voxplain.attribution.findings import findings_of
 from voxplain.attribution.method import Method, Outcome, settings_of
 from voxplain.attribution.methods import method_of
 from voxplain.attribution.question import Question
-from voxplain.attribution.restore import restore_map, restore_prediction
+from voxplain.attribution.restore import restore_map
 from voxplain.attribution.targets import Target
 from voxplain.inference.compute import Compute, peak_memory_bytes
 from voxplain.inference.pipeline import Pipeline, open_pipeline
@@ -98,7 +98,7 @@ def explain(
         if pipeline.device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(pipeline.device)
         if progress is not None:
-            pipeline.on_pass = _meter(progress, pipeline, len(pipeline.plan))
+            pipeline.on_pass = _meter(progress, pipeline, pipeline.n_passes)
         question = ask(pipeline, image, targets, regions, seed)
         _ = question.regions, question.linear
         if progress is not None:
@@ -178,6 +178,7 @@ def _result(
             **outcome.settings,
             **{f"window_{key}": value for key, value in asdict(pipeline.plan.settings).items()},
             "n_windows": len(pipeline.plan),
+            "n_views": pipeline.model.n_views,
             "preprocessing": pipeline.model.describe_preparation(),
             **pipeline.compute.to_dict(),
             "model_grid": pipeline.image.grid.describe(),
@@ -210,7 +211,7 @@ def _result(
     prediction = None
     if pipeline.is_dense and question.has_prediction:
         logits = question.prediction_logits.numpy()
-        prediction = restore_prediction(logits, info, grid, image.grid)
+        prediction = pipeline.model.label_image(logits, grid, image)
     table = collector.sums.table(image.name, info.name, method.name)
     if outcome.share_errors is not None:
         table = table.with_errors(outcome.share_errors)

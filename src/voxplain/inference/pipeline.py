@@ -31,8 +31,8 @@ from voxplain.space.windows import WindowPlan, WindowSettings
 Input = Callable[[Box], torch.Tensor]
 """An input volume as a function: box of the padded volume to (n_channels, *box.shape)."""
 
-Job = tuple[int, int]
-"""A window and the input that it is cut from."""
+Job = tuple[int, int, int]
+"""A view of the model, a window, and the input that it is cut from."""
 
 _MOST = {"cpu": (8, 4 * 64**3), "cuda": (64, 16 * 128**3)}
 """Windows, and voxels, beyond which a larger batch gains nothing."""
@@ -101,12 +101,12 @@ class Pipeline:
         """Return the prepared image on a box, (n_channels, *box.shape)."""
         return self._padded[(slice(None), *box.slices)]
 
-    @property
-    def pad_value(self) -> float:
-        """Intensity around an image that is smaller than the window."""
-        return self.plan.settings.pad_value
-
     # -- windows --------------------------------------------------------------------
+    @property
+    def n_passes(self) -> int:
+        """Forward passes that the logits of one whole input take: windows times views."""
+        return len(self.plan) * self.model.n_views
+
     def output_box(self, window: int) -> Box:
         """Where a window's logits lie: the window itself; the one voxel of a classifier."""
         return self.plan.box(window) if self.is_dense else self.inner
@@ -116,16 +116,20 @@ class Pipeline:
         return self.plan.touching(box) if self.is_dense else [0]
 
     def share(self, window: int) -> torch.Tensor:
-        """Blend weight of a window over the sum of all blend weights, on its output box."""
+        """Weight of one view of a window in the stitched logits, on the window's output box.
+
+        The blend weight over the sum of all blend weights, divided by the number of views.
+        """
+        n_views = self.model.n_views
         if not self.is_dense:
-            return torch.ones(self.inner.shape, dtype=self.compute.dtype)
+            return torch.full(self.inner.shape, 1 / n_views, dtype=self.compute.dtype)
         box = self.plan.box(window)
         neighbours = tuple(
             tuple(a - b for a, b in zip(self.plan.starts[other], box.start, strict=True))
             for other in self.plan.touching(box)
         )
         if neighbours not in self._shares:  # windows with alike neighbours have one share
-            share = self.plan.weight / self.plan.normaliser(box)
+            share = self.plan.weight / (n_views * self.plan.normaliser(box))
             n_kept = _SHARE_BYTES // (share.size * self.compute.dtype.itemsize)
             while len(self._shares) > n_kept:
                 del self._shares[next(iter(self._shares))]
@@ -133,11 +137,11 @@ class Pipeline:
         return self._shares[neighbours]
 
     # -- passes ---------------------------------------------------------------------
-    def _forward(self, batch: torch.Tensor) -> torch.Tensor:
+    def _forward(self, batch: torch.Tensor, view: int) -> torch.Tensor:
         """Logits (n, n_classes, *output box) of a batch (n, n_channels, *window)."""
         try:
             with self.compute.autocast():
-                logits = self.model.forward(batch)
+                logits = self.model.forward(batch, view)
         except (RuntimeError, ValueError) as error:
             if is_out_of_memory(error):
                 raise
@@ -168,14 +172,14 @@ class Pipeline:
     ) -> None:
         """Call `run` on consecutive jobs; on out-of-memory halve the batch and repeat it.
 
-        With a graph, `active` holds the targets of each window: a target's backward pass runs
-        over the whole batch, so windows share one only where they share most of their targets.
+        A batch is of one view. With a graph, `active` holds the targets of each window: a
+        target's backward pass runs over the whole batch, so windows share one only where they
+        share most of their targets.
         """
         done = 0
         while done < len(jobs):
             part = jobs[done : done + self.batch_size(with_graph=active is not None)]
-            if active is not None:
-                part = part[: _n_alike(part, active)]
+            part = part[: _n_alike(part, active)]
             try:
                 run(part)
             except (RuntimeError, MemoryError) as error:
@@ -218,10 +222,11 @@ class Pipeline:
         self._batch_size = max(1, min(most, int(fits)))
         return self._batch_size
 
-    def _forward_with_graph(self, leaf: torch.Tensor) -> torch.Tensor:
+    def _forward_with_graph(self, leaf: torch.Tensor, view: int = 0) -> torch.Tensor:
         """Logits of a batch; the first time, the memory of the graph is measured."""
         if self.graph_bytes is not None:
-            return self._connected(self._forward(leaf.clone()))  # a first layer may work in place
+            # a first layer may work in place
+            return self._connected(self._forward(leaf.clone(), view))
         kept: dict[int, int] = {}
 
         def pack(tensor: torch.Tensor) -> torch.Tensor:
@@ -229,7 +234,7 @@ class Pipeline:
             return tensor
 
         with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-            logits = self._forward(leaf.clone())
+            logits = self._forward(leaf.clone(), view)
         self.graph_bytes = (sum(kept.values()) + logits.nbytes) // len(leaf)
         return self._connected(logits)
 
@@ -251,6 +256,8 @@ class Pipeline:
     def logits(self, source: Input, box: Box) -> torch.Tensor:
         """Return the stitched logits L(v) = Σ_w g_w(v)·ℓ_w(v) / Σ_w g_w(v) on a box.
 
+        ℓ_w is the mean over the model's views.
+
         Parameters
         ----------
         source
@@ -265,15 +272,15 @@ class Pipeline:
 
         Notes
         -----
-        One forward pass for each window that touches the box; no graph.
+        One forward pass for each view of each window that touches the box; no graph.
         """
         stitched = torch.zeros((self.info.n_classes, *box.shape), dtype=self.compute.dtype)
 
         def run(jobs: Sequence[Job]) -> None:
-            batch = self._stack([source(self.plan.box(w)) for w, _ in jobs])
+            batch = self._stack([source(self.plan.box(w)) for _, w, _ in jobs])
             with torch.no_grad():
-                logits = self._forward(batch).cpu()
-            for (w, _), values in zip(jobs, logits, strict=True):
+                logits = self._forward(batch, jobs[0][0]).cpu()
+            for (_, w, _), values in zip(jobs, logits, strict=True):
                 output = self.output_box(w)
                 common = output.intersect(box)
                 assert common is not None
@@ -283,7 +290,8 @@ class Pipeline:
             self.passes.n_forward += len(jobs)
             self.on_pass(len(jobs))
 
-        self._in_batches([(w, 0) for w in self.windows_for(box)], run)
+        windows = self.windows_for(box)
+        self._in_batches([(v, w, 0) for v in range(self.model.n_views) for w in windows], run)
         return stitched
 
     def gradients(
@@ -295,9 +303,10 @@ class Pipeline:
     ) -> None:
         """Give Σ_i weight_i · ∂T/∂x at input i, exactly, for several targets T at once.
 
-        Each window runs forward once with a graph for each input and gets, for each target
-        with a non-zero cotangent C there, C·g_w/Σg; the sum of the window gradients is the
-        gradient of the whole stitched pipeline. A window that no target reaches is not run.
+        Each view of each window runs forward once with a graph for each input and gets, for
+        each target with a non-zero cotangent C there, C·g_w/Σg over the number of views; the sum
+        of these gradients is the gradient of the whole stitched pipeline. A window that no
+        target reaches is not run.
 
         Parameters
         ----------
@@ -314,8 +323,8 @@ class Pipeline:
         Notes
         -----
         Memory: the graph of one batch, and one window's depth of the volume for each target.
-        Passes: for each window that is run, one forward an input and one backward an input
-        and target.
+        Passes: for each view of each window that is run, one forward an input and one backward
+        an input and target.
         """
         plan = self.plan
         active = self.active_windows(cotangents)
@@ -330,19 +339,19 @@ class Pipeline:
         )  # fmt: skip
 
         def run(jobs: Sequence[Job]) -> None:
-            batch = self._stack([sources[i](plan.box(w)) for w, i in jobs])
-            windows = list(dict.fromkeys(w for w, _ in jobs))
+            batch = self._stack([sources[i](plan.box(w)) for _, w, i in jobs])
+            windows = list(dict.fromkeys(w for _, w, _ in jobs))
             targets = sorted({t for w in windows for t in active[w]})
             shares = {w: self.share(w) for w in windows}
-            factors = torch.tensor([weights[i] for _, i in jobs], dtype=batch.dtype)
+            factors = torch.tensor([weights[i] for _, _, i in jobs], dtype=batch.dtype)
             factors = factors.reshape(-1, *[1] * (batch.ndim - 1)).to(self.device)
             grads: list[tuple[int, torch.Tensor]] = []
             with torch.enable_grad():
                 leaf = batch.requires_grad_()
-                logits = self._forward_with_graph(leaf)
+                logits = self._forward_with_graph(leaf, jobs[0][0])
             for t in targets:
                 crops = {w: self._weighted(cotangents[t], w, shares[w]) for w in windows}
-                outputs = torch.stack([crops[w] for w, _ in jobs])
+                outputs = torch.stack([crops[w] for _, w, _ in jobs])
                 scale = self._loss_scale(outputs)
                 with torch.enable_grad():
                     part = logits[:, cotangents[t].channels]
@@ -351,17 +360,18 @@ class Pipeline:
                 )
                 grads.append((t, gradient * (factors / scale)))
             for t, gradient in grads:  # nothing is allocated here: no memory can run out midway
-                for (w, _), values in zip(jobs, gradient, strict=True):
+                for (_, w, _), values in zip(jobs, gradient, strict=True):
                     if t in active[w]:
                         rolling.add(t, plan.box(w), values)
-            n_backward = sum(len(active[w]) for w, _ in jobs)
+            n_backward = sum(len(active[w]) for _, w, _ in jobs)
             self.passes.n_forward += len(jobs)
             self.passes.n_backward += n_backward
             self.on_pass(len(jobs) + n_backward)
 
         for start, row in _rows(plan, active):
             rolling.advance(start)
-            jobs = [(w, i) for w in row for i in range(len(sources))]
+            views, inputs = range(self.model.n_views), range(len(sources))
+            jobs = [(v, w, i) for v in views for w in row for i in inputs]
             self._in_batches(jobs, run, active)
         rolling.finish()
 
@@ -396,11 +406,15 @@ class Pipeline:
         return 2.0 ** -math.floor(math.log2(largest)) if largest > 0 else 1.0
 
 
-def _n_alike(jobs: Sequence[Job], active: dict[int, list[int]]) -> int:
-    """Count the leading jobs whose backward passes, run together, waste at most a fifth."""
+def _n_alike(jobs: Sequence[Job], active: dict[int, list[int]] | None) -> int:
+    """Count the leading jobs of one view whose backward passes, together, waste at most 1/5."""
     union: set[int] = set()
     needed = 0
-    for n, (w, _) in enumerate(jobs):
+    for n, (view, w, _) in enumerate(jobs):
+        if view != jobs[0][0]:
+            return n
+        if active is None:
+            continue
         union.update(active[w])
         needed += len(active[w])
         if len(union) * (n + 1) > 1.2 * needed:

@@ -7,11 +7,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import nn
 
 from voxplain.errors import ModelError
 from voxplain.space.grid import Grid
+from voxplain.space.labelmap import BACKGROUND, LabelMap
+from voxplain.space.resample import above, best_class
 from voxplain.space.volume import Volume
 from voxplain.space.windows import WindowSettings
 
@@ -59,14 +63,30 @@ class ModelInfo:
         """Number of output channels."""
         return len(self.class_names)
 
+    @property
+    def is_exclusive(self) -> bool:
+        """Whether the largest logit decides; else each class decides alone by logit > 0."""
+        return self.activation != "sigmoid" and self.n_classes > 1
+
+    @property
+    def label_names(self) -> dict[int, str]:
+        """Label → name of a prediction: class i is label i if exclusive, else i + 1."""
+        if self.is_exclusive:
+            return dict(enumerate(self.class_names))
+        names = {i + 1: name for i, name in enumerate(self.class_names)}
+        if BACKGROUND in self.class_names:  # a channel of its own; label 0 is in no class
+            names[0] = "in no class"
+        return names
+
 
 class Model(ABC):
     """A network with its preprocessing and geometry.
 
-    Contract: `prepare` is pure numpy and does not change its argument; `module` maps
-    (batch, channels, *window) to logits (batch, classes, *window), or (batch, classes) for
-    classification, each item of the batch on its own (evaluation mode); grids returned by
-    `prepare` have axes parallel to the image's.
+    Contract: `prepare` is pure numpy and does not change its argument; the grid that it returns
+    has axes parallel to the image's. `forward` maps (batch, channels, *window) to logits
+    (batch, classes, *window), or (batch, classes) for classification, each item of the batch on
+    its own (evaluation mode), through `module`, which holds every weight. With several views
+    (mirrored copies, folds of an ensemble) a window's logits are the mean over them.
     """
 
     info: ModelInfo
@@ -86,18 +106,32 @@ class Model(ABC):
         """Return what `prepare` does as plain values, for provenance."""
         return {}
 
-    @abstractmethod
-    def grid_of(self, image_grid: Grid) -> Grid:
-        """Grid that `prepare` gives for an image on `image_grid`.
+    @property
+    def n_views(self) -> int:
+        """Number of passes whose mean is a window's logits: mirrored copies times folds."""
+        return 1
 
-        Raises
-        ------
-        ModelError
-            If the rank does not fit.
+    def label_image(self, logits: NDArray[np.floating[Any]], grid: Grid, image: Volume) -> LabelMap:
+        """Return the predicted labels on the image's grid: logits are resampled, then decided.
+
+        Parameters
+        ----------
+        logits
+            (n_classes, *grid.shape), stitched.
+        grid
+            Grid of the prepared image.
+        image
+            As it was read.
         """
+        if self.info.is_exclusive:
+            return LabelMap(
+                best_class(logits, grid, image.grid)[None], image.grid, self.info.label_names
+            )
+        masks = above(logits, grid, image.grid)
+        return LabelMap(label_layers(masks), image.grid, self.info.label_names)
 
-    def forward(self, windows: torch.Tensor) -> torch.Tensor:
-        """Logits of a batch of windows.
+    def forward(self, windows: torch.Tensor, view: int = 0) -> torch.Tensor:
+        """Logits of a batch of windows in one of the `n_views` views.
 
         Raises
         ------
@@ -145,6 +179,19 @@ class Model(ABC):
                 f"{grid.rank}D image for a {self.info.rank}D model: {self.info.name} needs "
                 f"{self.info.rank} spatial axes, the image has shape {grid.shape}"
             )
+
+
+def decide(logits: NDArray[np.floating[Any]], info: ModelInfo) -> NDArray[np.integer[Any]]:
+    """Label layers (n_layers, ...) from logits (n_classes, ...), voxel by voxel."""
+    if info.is_exclusive:
+        return np.asarray(logits.argmax(0)[None], dtype=np.min_scalar_type(info.n_classes))
+    return label_layers(logits > 0)
+
+
+def label_layers(masks: NDArray[np.bool_]) -> NDArray[np.integer[Any]]:
+    """Return one layer a class, label i + 1 where mask i of (n_classes, ...) is true."""
+    labels = np.arange(1, len(masks) + 1, dtype=np.min_scalar_type(len(masks)))
+    return np.asarray(masks * labels.reshape(-1, *[1] * (masks.ndim - 1)))
 
 
 def _count(names: tuple[str, ...]) -> str:

@@ -109,7 +109,8 @@ class WindowPlan:
     agree to its last bit.
     ``nnunet``: positions and weights of nnU-Net v2 ``nnUNetPredictor``, whose weights have
     float16 precision; weights that vanish there are replaced by the smallest that does not.
-    If the stride is below one voxel a place may be visited twice, as there.
+    A window of one voxel along an axis visits each of its voxels once: nnU-Net's 2D networks
+    run slice by slice so.
     """
 
     def __init__(self, shape: Sequence[int], settings: WindowSettings) -> None:
@@ -191,7 +192,7 @@ def _monai_starts(length: int, window: int, overlap: float) -> NDArray[np.int64]
 def _nnunet_starts(length: int, window: int, overlap: float) -> NDArray[np.int64]:
     """Step along one axis as few times as the tile step allows, spread evenly and rounded."""
     last = length - window
-    n_windows = math.ceil(last / (window * (1 - overlap))) + 1
+    n_windows = math.ceil(last / max(1, window * (1 - overlap))) + 1
     stride = last / max(1, n_windows - 1)
     starts: NDArray[np.int64] = np.rint(stride * np.arange(n_windows)).astype(np.int64)
     return starts

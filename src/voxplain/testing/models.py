@@ -8,6 +8,7 @@ any floating-point type (``module.double()``).
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,7 +16,7 @@ from numpy.typing import ArrayLike
 from torch import nn
 from torch.nn import functional as F  # noqa: N812
 
-from voxplain.models import Model, wrap
+from voxplain.models import CardModel, Model, wrap
 from voxplain.space.windows import WindowSettings
 
 
@@ -375,6 +376,41 @@ class Pooled(Wrapper):
     def forward(self, windows: torch.Tensor) -> torch.Tensor:
         """Logits of the image."""
         return super().forward(windows).flatten(2).mean(dim=-1)
+
+
+class Mirrored(CardModel):
+    """Several networks, each also run on its window flipped along each of the axes: views.
+
+    The logits of a window are the mean of ``flip(f_k(flip(x)))`` over the networks f_k and over
+    no flip and a flip of each axis.
+
+    Parameters
+    ----------
+    modules
+        Segmentation networks with the same channels and classes.
+    axes
+        Spatial axes.
+    settings
+        See `describe`.
+    """
+
+    def __init__(self, modules: Sequence[nn.Module], axes: Sequence[int], **settings: Any) -> None:
+        one = describe(modules[0], **settings)
+        assert isinstance(one, CardModel)
+        self.folds = nn.ModuleList(modules)
+        super().__init__(one.info, self.folds, one.settings)
+        self._flips = [(), *((2 + axis,) for axis in axes)]
+
+    @property
+    def n_views(self) -> int:
+        """Networks times flips."""
+        return len(self.folds) * len(self._flips)
+
+    def forward(self, windows: torch.Tensor, view: int = 0) -> torch.Tensor:
+        """Logits in one view."""
+        fold, flip = divmod(view, len(self._flips))
+        axes = self._flips[flip]
+        return torch.as_tensor(self.folds[fold](windows.flip(axes)).flip(axes))
 
 
 def analytic_modules(
