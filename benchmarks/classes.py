@@ -20,7 +20,8 @@ import torch
 from voxplain.attribution import SmoothGrad, explain
 from voxplain.inference.compute import Compute
 from voxplain.inference.noise import NoiseField
-from voxplain.models import Model, load_model
+from voxplain.models import Model
+from voxplain.models.card_model import load_card
 from voxplain.records import Explanation
 from voxplain.regions import RegionSums
 from voxplain.space.box import Box
@@ -102,7 +103,7 @@ def main(n: int = 8) -> dict[str, Any]:
     """Run all ways and compare."""
     if not SHARED.exists():
         return {"skipped": f"no folder {SHARED.name} beside the repository"}
-    model = load_model(SHARED / "models" / "ct16_unet")
+    model = load_card(SHARED / "models" / "ct16_unet" / "model.yaml")
     image = read_image(SHARED / "data" / "ct_thorax_abdomen" / "ct.nii.gz")
     shares, plain_s, held_s = plain_loop(model, image, n)  # first: nothing of ours has run yet
     result, own_s = timed(model, image, n, "float32")

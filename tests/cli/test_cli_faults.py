@@ -145,7 +145,7 @@ FAULTS = {
     "missing mask": (given("--target", "mask:none.nii.gz"), ["no such file: none.nii.gz"]),
     "empty mask": (empty_mask, ["empty"]),
     "no weights": (no_weights, ["no weights"]),
-    "no model": (given("--model", "nowhere"), ["no model card: nowhere"]),
+    "no model": (given("--model", "nowhere"), ["no model: nowhere is not there"]),
     "foreign network": (foreign_network, ["--trust-code", "my_network.Net"]),
     "unknown method": (given("--method", "smothgrad"), ["mean 'smoothgrad'"]),
     "unknown setting": (given("--set", "copies=8"), ["no setting 'copies'"]),

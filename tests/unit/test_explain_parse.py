@@ -52,15 +52,15 @@ def test_texts(text: str, target: ClassTarget | Difference, name: str) -> None:
 
 
 def test_all_and_several() -> None:
-    names = [target.name for target in targets_of("all", INFO)]
+    names = [target.name for target in targets_of("all", INFO.class_names)]
     assert names == ["background", "liver", "spleen"]
-    mixed = targets_of(["class:liver", ClassTarget("spleen"), "all"], INFO)
+    mixed = targets_of(["class:liver", ClassTarget("spleen"), "all"], INFO.class_names)
     assert [t.name for t in mixed] == ["liver", "spleen", *names]
-    assert [t.name for t in targets_of(ClassTarget("liver"), INFO)] == ["liver"]
+    assert [t.name for t in targets_of(ClassTarget("liver"), INFO.class_names)] == ["liver"]
 
 
 def test_score_and_reduction_are_given_to_every_text() -> None:
-    found = targets_of(["all", "class:liver@everywhere minus class:spleen"], INFO,
+    found = targets_of(["all", "class:liver@everywhere minus class:spleen"], INFO.class_names,
                        score="margin", reduction="mean")  # fmt: skip
     assert [t.name for t in found] == [
         "background[margin,mean]", "liver[margin,mean]", "spleen[margin,mean]",
@@ -110,7 +110,7 @@ def test_refused(text: str, message: str) -> None:
 
 def test_nothing_asked_for() -> None:
     with pytest.raises(TargetError, match="no target was asked for"):
-        targets_of([], INFO)
+        targets_of([], INFO.class_names)
 
 
 def test_a_file_that_is_not_there() -> None:

@@ -119,9 +119,9 @@ def test_large_maps_are_not_kept_unasked(
     model: Model, image: Volume, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     n_bytes = 3 * 2 * GRID.n_voxels * 4
-    monkeypatch.setattr("voxplain.attribution.run._KEEP_BYTES", n_bytes)
+    monkeypatch.setattr("voxplain.attribution.one._KEEP_BYTES", n_bytes)
     assert run(model, image, Gradient(), BOXES).attributions
-    monkeypatch.setattr("voxplain.attribution.run._KEEP_BYTES", n_bytes - 1)
+    monkeypatch.setattr("voxplain.attribution.one._KEEP_BYTES", n_bytes - 1)
     assert not run(model, image, Gradient(), BOXES).attributions
     assert run(model, image, Gradient(), BOXES, keep=True).attributions
 

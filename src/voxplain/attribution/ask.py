@@ -46,7 +46,7 @@ def ask(
     elif not pipeline.is_dense:
         regions = LabelMap(np.zeros((1, *grid.shape), np.uint8), grid, {0: "image"})
     noise = NoiseField(seed, case=int(image.sha256()[:16], 16))
-    wanted = targets_of(targets, pipeline.info)
+    wanted = targets_of(targets, pipeline.model.answers)
     names = [target.name for target in wanted]
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:

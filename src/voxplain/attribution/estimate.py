@@ -31,7 +31,7 @@ class Estimate:
     n_windows
         Windows over the image.
     n_forward, n_backward
-        Passes of one window, the prediction's included.
+        Passes of one view of one window, the prediction's included.
     is_upper_bound
         Whether fewer passes may do: the predicted masks are not known yet, so that every window
         is counted for every target, or the method stops when its tolerance is met.
@@ -64,34 +64,20 @@ class _EveryWindow:
         )
 
 
-def estimate(
+def estimate_one(
     model: Model,
     image: Volume,
-    targets: str | Target | Sequence[str | Target] = "all",
-    method: str | Method = "smoothgrad",
+    targets: str | Target | Sequence[str | Target],
+    method: str | Method,
     *,
-    regions: LabelMap | None = None,
-    compute: Compute | None = None,
+    regions: LabelMap | None,
+    compute: Compute,
 ) -> Estimate:
-    """Tell what `explain` with the same arguments will cost, by timing one window.
-
-    Where the prediction takes less than 20 s it is made, and the passes are those that
-    `explain` will run; else they are an upper bound.
-
-    Parameters
-    ----------
-    model, image, targets, method, regions, compute
-        See `voxplain.attribution.explain`.
-
-    Returns
-    -------
-    Estimate
-        Windows, passes, seconds and memory.
-    """
+    """Tell what an explanation by one model will cost; see `voxplain.attribution.estimate`."""
     chosen = method_of(method)
-    with open_pipeline(model, image, compute or Compute()) as pipeline:
+    with open_pipeline(model, image, compute) as pipeline:
         forward_s, backward_s = _time_one(pipeline)
-        wanted = targets_of(targets, model.info)
+        wanted = targets_of(targets, model.answers)
         n_passes = pipeline.n_passes
         is_exact = forward_s * n_passes < _EXACT_SECONDS
         if is_exact:
@@ -111,6 +97,20 @@ def estimate(
             is_upper_bound=not is_exact or chosen.is_adaptive,
             seconds=n_forward * forward_s + passes.n_backward * backward_s,
             memory_bytes=_memory(pipeline, len(wanted), image.grid.n_voxels),
+        )
+
+
+def estimate_prediction(model: Model, image: Volume, compute: Compute) -> Estimate:
+    """Tell what predicting the whole image will cost."""
+    with open_pipeline(model, image, compute) as pipeline:
+        forward_s, _ = _time_one(pipeline)
+        return Estimate(
+            n_windows=len(pipeline.plan),
+            n_forward=pipeline.n_passes,
+            n_backward=0,
+            is_upper_bound=False,
+            seconds=pipeline.n_passes * forward_s,
+            memory_bytes=_memory(pipeline, 0, image.grid.n_voxels),
         )
 
 

@@ -21,13 +21,12 @@ from voxplain.attribution.scores import Score
 from voxplain.attribution.targets import ClassTarget, Difference, Reduction, Target
 from voxplain.attribution.where import Everywhere, Instance, Mask, Predicted, Voxel, Where
 from voxplain.errors import TargetError
-from voxplain.models.model import ModelInfo
 from voxplain.space.read import read_labels
 
 
 def targets_of(
     targets: str | Target | Sequence[str | Target],
-    info: ModelInfo,
+    class_names: Sequence[str],
     *,
     score: Score = "logit",
     reduction: Reduction = "sum",
@@ -38,8 +37,8 @@ def targets_of(
     ----------
     targets
         One or several; see the module for the texts.
-    info
-        Class names for ``all``.
+    class_names
+        Classes that ``all`` stands for.
     score, reduction
         For the targets made from text (see `ClassTarget`).
 
@@ -54,9 +53,7 @@ def targets_of(
         if not isinstance(item, str):
             wanted.append(item)
         elif item.strip() == "all":
-            wanted += [
-                ClassTarget(name, score=score, reduction=reduction) for name in info.class_names
-            ]
+            wanted += [ClassTarget(name, score=score, reduction=reduction) for name in class_names]
         else:
             wanted.append(target_of(item, score=score, reduction=reduction))
     if not wanted:

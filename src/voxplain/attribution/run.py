@@ -1,46 +1,34 @@
-"""Explain one image: from a model, an image and targets to an `Explanation`."""
+"""`explain` and `estimate`, for one model and for a task in several parts."""
 
 from __future__ import annotations
 
-import math
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, replace
-from datetime import UTC, datetime
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Literal
 
-import numpy as np
-import torch
-from numpy.typing import NDArray
+import pandas as pd
 
-from voxplain.attribution.ask import ask
-from voxplain.attribution.findings import findings_of
-from voxplain.attribution.method import Method, Outcome, settings_of
+from voxplain.attribution.estimate import Estimate, estimate_one, estimate_prediction
+from voxplain.attribution.method import Method
 from voxplain.attribution.methods import method_of
-from voxplain.attribution.question import Question
-from voxplain.attribution.restore import restore_map
-from voxplain.attribution.targets import Target
-from voxplain.inference.compute import Compute, peak_memory_bytes
-from voxplain.inference.pipeline import Pipeline, open_pipeline
+from voxplain.attribution.one import Progress, explain_one
+from voxplain.attribution.parse import targets_of
+from voxplain.attribution.targets import ClassTarget, Difference, Target
+from voxplain.errors import TargetError
+from voxplain.inference.compute import Compute
+from voxplain.inference.predict import predict
 from voxplain.models.model import Model
-from voxplain.records.attribution import Attribution
-from voxplain.records.explanation import Explanation, TargetSummary
-from voxplain.records.provenance import Cost, Provenance
-from voxplain.regions.sums import RegionSums
-from voxplain.space.box import Box
-from voxplain.space.grid import Grid
+from voxplain.models.parts import Parts
+from voxplain.records.explanation import Explanation
+from voxplain.records.provenance import Cost
+from voxplain.records.region_table import RegionTable
 from voxplain.space.labelmap import LabelMap
-from voxplain.space.resample import resample_labels
 from voxplain.space.volume import Volume
-
-Progress = Callable[[int, int], None]
-"""Called with the passes done and the passes in all (as far as known)."""
-
-_KEEP_BYTES = 2 * 1024**3
 
 
 def explain(
-    model: Model,
+    model: Model | Parts,
     image: Volume,
     targets: str | Target | Sequence[str | Target] = "all",
     method: str | Method = "smoothgrad",
@@ -56,7 +44,8 @@ def explain(
     Parameters
     ----------
     model
-        From `voxplain.load_model` or `voxplain.wrap`; it comes back unchanged.
+        From `voxplain.load_model` or `voxplain.wrap`; it comes back unchanged. Of several parts
+        (see `voxplain.models.Parts`) each explains its own classes.
     image
         As it was read; the model prepares it.
     targets
@@ -89,157 +78,157 @@ def explain(
     Notes
     -----
     Region sums are taken on the model's grid while the maps are made; what lies on the
-    image's grid is resampled from there.
+    image's grid is resampled from there. With several parts and no `regions`, every part
+    predicts first, and the merged prediction is the regions; a target's own mask is that of its
+    part.
     """
     start = time.perf_counter()
     compute = compute or Compute()
-    chosen = method_of(method)
-    with open_pipeline(model, image, compute) as pipeline:
-        if pipeline.device.type == "cuda":
-            torch.cuda.reset_peak_memory_stats(pipeline.device)
-        if progress is not None:
-            pipeline.on_pass = _meter(progress, pipeline, pipeline.n_passes)
-        question = ask(pipeline, image, targets, regions, seed)
-        _ = question.regions, question.linear
-        if progress is not None:
-            needed = chosen.passes(question).total
-            pipeline.on_pass = _meter(progress, pipeline, pipeline.passes.total + needed)
-        collector = _Collector(question, keep, image.grid.n_voxels)
-        outcome = chosen.attribute(question, collector.add)
-        return _result(
-            question, chosen, collector, outcome, image, regions, seed,
-            Cost(
-                pipeline.passes.n_forward,
-                pipeline.passes.n_backward,
-                time.perf_counter() - start,
-                peak_memory_bytes(pipeline.device),
-            ),
+    if isinstance(model, Model):
+        return explain_one(
+            model, image, targets, method,
+            regions=regions, keep=keep, seed=seed, compute=compute, progress=progress,
         )  # fmt: skip
-
-
-def _meter(progress: Progress, pipeline: Pipeline, total: int) -> Callable[[int], None]:
-    def report(_: int) -> None:
-        done = pipeline.passes.total
-        progress(done, max(total, done))
-
-    return report
-
-
-class _Collector:
-    """Takes finished slabs: region sums, totals and, if wanted, the maps."""
-
-    def __init__(self, question: Question, keep: bool | str, n_image_voxels: int) -> None:
-        pipeline = question.pipeline
-        self._inner = pipeline.plan.inner()
-        names = [target.name for target in question.targets]
-        self.sums = RegionSums(question.regions, names, pipeline.image.channels)
-        self.totals = np.zeros(len(names))
-        self.peaks = np.zeros(len(names))
-        dtype = np.float64 if pipeline.compute.dtype == torch.float64 else np.float32
-        shape = (len(names), pipeline.image.n_channels, *pipeline.image.grid.shape)
-        n_voxels = max(pipeline.image.grid.n_voxels, n_image_voxels)  # maps end on its grid
-        n_bytes = math.prod(shape[:2]) * n_voxels * np.dtype(dtype).itemsize
-        self.is_kept = n_bytes <= _KEEP_BYTES if keep == "auto" else bool(keep)
-        self.maps: NDArray[np.floating] = np.zeros(shape if self.is_kept else (0,), dtype)
-
-    def add(self, box: Box, values: torch.Tensor) -> None:
-        """Take (n_targets, n_channels, *box.shape), final values."""
-        common = box.intersect(self._inner)
-        if common is None:
-            return
-        part = values[(slice(None), slice(None), *common.within(box))].cpu().numpy()
-        place = common.shift([-a for a in self._inner.start])
-        for t, slab in enumerate(part):
-            self.sums.add(t, slab, place)
-            self.totals[t] += slab.sum(dtype=np.float64)
-            self.peaks[t] = max(self.peaks[t], float(np.abs(slab).max(initial=0.0)))
-        if self.is_kept:
-            self.maps[(slice(None), slice(None), *place.slices)] = part
-
-
-def _result(
-    question: Question, method: Method, collector: _Collector, outcome: Outcome, image: Volume,
-    regions: LabelMap | None, seed: int, cost: Cost,
-) -> Explanation:  # fmt: skip
-    pipeline, info = question.pipeline, question.info
-    scores = [value for value, _ in question.linear]
-    gaps: list[float | None] = [None] * len(scores)
-    if outcome.baseline_values is not None:
-        changes = np.array(scores) - np.array(outcome.baseline_values)
-        gaps = [float(g) for g in collector.totals - changes]
-    provenance = Provenance(
-        model=info.name,
-        model_sha256=info.sha256,
-        case=image.name,
-        image_sha256=image.sha256(),
-        method=method.name,
-        parameters={
-            **settings_of(method),
-            **outcome.settings,
-            **{f"window_{key}": value for key, value in asdict(pipeline.plan.settings).items()},
-            "n_windows": len(pipeline.plan),
-            "n_views": pipeline.model.n_views,
-            "preprocessing": pipeline.model.describe_preparation(),
-            **pipeline.compute.to_dict(),
-            "model_grid": pipeline.image.grid.describe(),
-        },
-        seed=seed,
-        cost=cost,
-        created=datetime.now(UTC).isoformat(timespec="seconds"),
-    )
-    units = [_unit(target.unit, method) for target in question.targets]
-    active = pipeline.active_windows([cotangent for _, cotangent in question.linear])
-    summaries = tuple(
-        TargetSummary(
-            name=target.name,
-            description=target.describe(),
-            score=score,
-            gap=gap,
-            n_windows=sum(t in reached for reached in active.values()),
-        )
-        for t, (target, score, gap) in enumerate(zip(question.targets, scores, gaps, strict=True))
-    )
-    grid = pipeline.image.grid
-    maps: dict[str, Attribution] = {}
-    if collector.is_kept:
-        for summary, values, unit in zip(summaries, collector.maps, units, strict=True):
-            restored = restore_map(values, method.kind, grid, image.grid)
-            maps[summary.name] = Attribution(
-                restored, image.grid, pipeline.image.channels, method.kind, unit, summary.name,
-                summary.score, summary.gap, provenance,
-            )  # fmt: skip
+    chosen = method_of(method)
+    asked = _by_part(model, targets)
+    meter = _Meter(progress)
     prediction = None
-    if pipeline.is_dense and question.has_prediction:
-        logits = question.prediction_logits.numpy()
-        prediction = pipeline.model.label_image(logits, grid, image)
-    table = collector.sums.table(image.name, info.name, method.name)
-    if outcome.share_errors is not None:
-        table = table.with_errors(outcome.share_errors)
-    return Explanation(
-        image=replace(image, channels=pipeline.image.channels),
-        prediction=prediction,
-        regions=_regions_on_image(regions, prediction, question.regions, image.grid),
-        table=table,
-        targets=summaries,
-        kind=method.kind,
-        unit=units[0] if len(set(units)) == 1 else "unit of each target",
-        method=method.name,
-        provenance=provenance,
-        attributions=maps,
-        findings=findings_of(question, outcome, collector.totals, collector.peaks, gaps),
+    if regions is None:
+        prediction = model.merge(
+            [predict(p, image, compute=compute, progress=meter.stage()) for p in model.models]
+        )
+    n_predicted, predicted_s = meter.done, time.perf_counter() - start
+    results = [
+        explain_one(
+            part, image, wanted, chosen,
+            regions=regions or prediction, keep=keep, seed=seed, compute=compute,
+            progress=meter.stage(),
+        )
+        for part, wanted in asked.items()
+    ]  # fmt: skip
+    return _joined(model, results, prediction, Cost(n_predicted, 0, predicted_s))
+
+
+def estimate(
+    model: Model | Parts,
+    image: Volume,
+    targets: str | Target | Sequence[str | Target] = "all",
+    method: str | Method = "smoothgrad",
+    *,
+    regions: LabelMap | None = None,
+    compute: Compute | None = None,
+) -> Estimate:
+    """Tell what `explain` with the same arguments will cost, by timing one window.
+
+    Where the prediction takes less than 20 s it is made, and the passes are those that
+    `explain` will run; else they are an upper bound.
+
+    Parameters
+    ----------
+    model, image, targets, method, regions, compute
+        See `voxplain.attribution.explain`.
+
+    Returns
+    -------
+    Estimate
+        Windows, passes, seconds and memory.
+    """
+    compute = compute or Compute()
+    if isinstance(model, Model):
+        return estimate_one(model, image, targets, method, regions=regions, compute=compute)
+    chosen = method_of(method)
+    found = [
+        estimate_one(part, image, wanted, chosen, regions=regions, compute=compute)
+        for part, wanted in _by_part(model, targets).items()
+    ]
+    if regions is None:
+        found += [estimate_prediction(part, image, compute) for part in model.models]
+    return Estimate(
+        n_windows=sum(one.n_windows for one in found),
+        n_forward=sum(one.n_forward for one in found),
+        n_backward=sum(one.n_backward for one in found),
+        is_upper_bound=any(one.is_upper_bound for one in found),
+        seconds=sum(one.seconds for one in found),
+        memory_bytes=max(one.memory_bytes for one in found),
     )
 
 
-def _regions_on_image(
-    given: LabelMap | None, prediction: LabelMap | None, used: LabelMap, grid: Grid
-) -> LabelMap:
-    if given is not None:
-        return resample_labels(given, grid)
-    return resample_labels(used, grid) if prediction is None else prediction
+class _Meter:
+    """Adds up the passes of several stages for one progress bar."""
+
+    def __init__(self, progress: Progress | None) -> None:
+        self._progress = progress
+        self.done = 0
+
+    def stage(self) -> Progress:
+        before = self.done
+
+        def report(done: int, total: int) -> None:
+            self.done = before + done
+            if self._progress is not None:
+                self._progress(self.done, before + total)
+
+        return report
 
 
-def _unit(target_unit: str, method: Method) -> str:
-    if method.kind == "contribution":
-        return target_unit
-    unit = f"{target_unit} per intensity"
-    return f"({unit})²" if method.name in ("smoothgrad_squared", "vargrad") else unit
+def _by_part(
+    parts: Parts, targets: str | Target | Sequence[str | Target]
+) -> dict[Model, list[Target]]:
+    """Targets of each model that has some, in the order of the models."""
+    wanted: dict[Model, list[Target]] = {model: [] for model in parts.models}
+    for target in targets_of(targets, parts.answers):
+        owners = {parts.owner(name) for name in _class_names(target)}
+        if len(owners) != 1:
+            raise TargetError(
+                f"{target.name}: its classes belong to {len(owners)} models of {parts.name}, "
+                "whose logits are not on one scale; compare classes of one model"
+            )
+        wanted[owners.pop()].append(target)
+    return {model: found for model, found in wanted.items() if found}
+
+
+def _class_names(target: Target) -> list[str]:
+    if isinstance(target, Difference):
+        return [*_class_names(target.plus), *_class_names(target.minus)]
+    if isinstance(target, ClassTarget) and target.class_name is not None:
+        return [target.class_name]
+    raise TargetError(
+        f"{target.name}: a task in several parts needs targets that name their class, "
+        "e.g. class:liver@mask:FILE"
+    )
+
+
+def _joined(
+    parts: Parts, results: list[Explanation], prediction: LabelMap | None, before: Cost
+) -> Explanation:
+    """Put the explanations of several models into one."""
+    first = results[0]
+    costs = [before, *(result.provenance.cost for result in results)]
+    frames = [result.table.frame.assign(model=parts.name) for result in results]
+    provenance = replace(
+        first.provenance,
+        model=parts.name,
+        model_sha256=parts.sha256,
+        parameters={
+            "parts": {r.provenance.model: dict(r.provenance.parameters) for r in results},
+            "merged": [model.info.name for model in parts.models],
+        },
+        cost=Cost(
+            n_forward=sum(cost.n_forward for cost in costs),
+            n_backward=sum(cost.n_backward for cost in costs),
+            seconds=sum(cost.seconds for cost in costs),
+            peak_memory_bytes=max(cost.peak_memory_bytes for cost in costs),
+        ),
+    )
+    units = {result.unit for result in results}
+    return replace(
+        first,
+        prediction=prediction,
+        regions=first.regions if prediction is None else prediction,
+        table=RegionTable(pd.concat(frames, ignore_index=True)),
+        targets=tuple(target for result in results for target in result.targets),
+        unit=units.pop() if len(units) == 1 else "unit of each target",
+        provenance=provenance,
+        attributions={name: m for result in results for name, m in result.attributions.items()},
+        findings=tuple(finding for result in results for finding in result.findings),
+    )

@@ -22,6 +22,14 @@ One class, few noise copies, its price first:
 
 voxplain explain --model unet --image ct.nii.gz --target class:liver --set n=8 --dry-run
 
+An nnU-Net, one fold, without mirroring:
+
+voxplain explain --model Dataset042_Liver/nnUNetTrainer__nnUNetPlans__3d_fullres --image ct_0000.nii.gz --model-set folds=0 --model-set mirroring=off
+
+A DICOM series, with TotalSegmentator:
+
+voxplain explain --model totalseg:total_fast --image series/ --target class:liver
+
 Two channels; why a lesion here and not edema:
 
 voxplain explain --model brats --image t1.nii.gz --image t2.nii.gz --target "class:tumor@mask:lesion.nii.gz minus class:edema@mask:lesion.nii.gz"
@@ -33,10 +41,11 @@ voxplain explain --model unet --image ct.nii.gz --method integrated_gradients --
 
 def explain(
     model: Annotated[
-        Path,
+        str,
         typer.Option(
-            metavar="DIR",
-            help="Folder of the model: model.yaml and its weights.",
+            metavar="MODEL",
+            help="Folder of the model: a model card (model.yaml), an nnU-Net results folder or a "
+            "MONAI bundle; or totalseg:TASK.",
             show_default=False,
         ),
     ],
@@ -44,11 +53,21 @@ def explain(
         list[Path],
         typer.Option(
             metavar="FILE",
-            help="Image to explain (NIfTI, PNG, JPEG, TIFF, NPY). Repeat it for the channels, in "
-            "the model's order.",
+            help="Image to explain (NIfTI, PNG, JPEG, TIFF, NPY, folder of a DICOM series; DIR#N "
+            "is series N of a folder with several). Repeat it for the channels, in the model's "
+            "order.",
             show_default=False,
         ),
     ],
+    model_set: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="KEY=VALUE",
+            help="Setting of the model. nnU-Net: folds=0,1, checkpoint=best, mirroring=off, "
+            "step=0.5; MONAI bundle: config=FILE, activation=softmax. Repeatable.",
+            show_default=False,
+        ),
+    ] = None,
     method: Annotated[
         str,
         typer.Option(
@@ -89,7 +108,8 @@ def explain(
         typer.Option(
             metavar="predicted|FILE",
             help="Regions to sum the map over: the predicted classes, or a label map on any grid "
-            "(names from labels.json beside it).",
+            "(names from labels.json beside it); totalseg:FILE is one that TotalSegmentator "
+            "made, or its folder of masks.",
         ),
     ] = "predicted",
     out: Annotated[
@@ -142,8 +162,12 @@ def explain(
         bool,
         typer.Option(
             "--trust-code",
-            help="Allow a network class from outside MONAI and torch: its code will run.",
+            help="Run code that comes with the model: a network class from outside MONAI and "
+            "torch, the expressions in a bundle (there also --trust-bundle). Read it first.",
         ),
+    ] = False,
+    trust_bundle: Annotated[
+        bool, typer.Option(hidden=True, help="The same as --trust-code.")
     ] = False,
     dry_run: Annotated[
         bool,
@@ -178,7 +202,8 @@ def explain(
         case=case,
         seed=seed,
         compute=Compute(device=device, precision=precision, batch_size=batch_size),
-        trust_code=trust_code,
+        trust_code=trust_code or trust_bundle,
+        model_settings=model_set or (),
     )
     if dry_run:
         print_estimate(job.estimate(), len(job.targets))

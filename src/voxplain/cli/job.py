@@ -10,13 +10,14 @@ from typing import Literal
 
 from voxplain.attribution import Estimate, Target, estimate, explain, method_of
 from voxplain.attribution.method import Method
+from voxplain.attribution.one import Progress
 from voxplain.attribution.parse import targets_of
-from voxplain.attribution.run import Progress
 from voxplain.attribution.scores import Score
 from voxplain.attribution.targets import Reduction
 from voxplain.errors import MethodError
 from voxplain.inference.compute import Compute
-from voxplain.models import Model, load_model
+from voxplain.models import Model, Parts, load_model
+from voxplain.models.load import TOTALSEG
 from voxplain.records import Explanation
 from voxplain.records.explanation import saved_files
 from voxplain.report import write_report
@@ -59,7 +60,7 @@ class Job:
         See `voxplain.attribution.explain`; `regions` None takes the predicted classes.
     """
 
-    model: Model
+    model: Model | Parts
     image: Volume
     targets: Sequence[Target]
     method: Method
@@ -70,7 +71,7 @@ class Job:
     @classmethod
     def read(
         cls,
-        model: Path,
+        model: str | Path,
         images: Sequence[Path],
         *,
         method: str,
@@ -83,13 +84,14 @@ class Job:
         seed: int = 0,
         compute: Compute | None = None,
         trust_code: bool = False,
+        model_settings: Sequence[str] = (),
     ) -> Job:
         """Read model, image and label maps, and check the words; cheap checks come first.
 
         Parameters
         ----------
-        model
-            Folder of a model card.
+        model, model_settings
+            Folder or ``totalseg:TASK``, and texts ``KEY=VALUE``; see `voxplain.load_model`.
         images
             One file, or one a channel.
         method, settings
@@ -97,7 +99,7 @@ class Job:
         targets, score, reduction
             See `voxplain.attribution.parse`.
         regions
-            ``predicted`` or the file of a label map.
+            ``predicted``, the file of a label map, or ``totalseg:FILE``.
         case
             Name of the case; None takes the first file's.
         seed, compute, trust_code
@@ -108,16 +110,17 @@ class Job:
         VoxplainError
             If something is missing, damaged, unknown, or does not fit.
         """
-        chosen = method_of(method, settings_of(settings))
+        chosen = method_of(method, settings_of(settings, "--set"))
+        options = settings_of(model_settings, "--model-set")
         image = read_image(images, name=case)
-        loaded = load_model(model, trust_code=trust_code)
+        loaded = load_model(model, trust_code=trust_code, **options)
         loaded.check_image(image)
         return cls(
             model=loaded,
             image=image,
-            targets=targets_of(targets, loaded.info, score=score, reduction=reduction),
+            targets=targets_of(targets, loaded.answers, score=score, reduction=reduction),
             method=chosen,
-            regions=None if regions == "predicted" else read_labels(regions),
+            regions=_regions(regions),
             compute=compute or Compute(),
             seed=seed,
         )
@@ -168,8 +171,18 @@ class Job:
         return explanation
 
 
-def settings_of(texts: Sequence[str]) -> dict[str, str]:
-    """Split texts ``KEY=VALUE``.
+def _regions(text: str) -> LabelMap | None:
+    if text == "predicted":
+        return None
+    if text.startswith(TOTALSEG):
+        from voxplain.space.totalseg_labels import read_totalseg_regions
+
+        return read_totalseg_regions(Path(text.removeprefix(TOTALSEG)))
+    return read_labels(text)
+
+
+def settings_of(texts: Sequence[str], option: str) -> dict[str, str]:
+    """Split texts ``KEY=VALUE`` of an option.
 
     Raises
     ------
@@ -180,8 +193,8 @@ def settings_of(texts: Sequence[str]) -> dict[str, str]:
     for text in texts:
         key, equals, value = text.partition("=")
         if not (key and equals and value):
-            raise MethodError(f"--set takes KEY=VALUE, e.g. --set n=8; got {text!r}")
+            raise MethodError(f"{option} takes KEY=VALUE, e.g. {option} n=8; got {text!r}")
         if key in settings:
-            raise MethodError(f"--set {key}=… is given twice: {settings[key]!r} and {value!r}")
+            raise MethodError(f"{option} {key}=… is given twice: {settings[key]!r} and {value!r}")
         settings[key] = value
     return settings

@@ -22,9 +22,10 @@ from safetensors.torch import save_file
 from voxplain.demo import model_path
 from voxplain.demo.patients import patient
 from voxplain.errors import ModelError
-from voxplain.models import Model, load_model, wrap
+from voxplain.models import Model, wrap
 from voxplain.models.card import Card
 from voxplain.models.card_file import CARD, read_card
+from voxplain.models.card_model import load_card
 from voxplain.models.network import build_network
 from voxplain.space.labelmap import LabelMap
 from voxplain.space.resample import best_class
@@ -240,7 +241,7 @@ def main(
 ) -> None:
     """Train the demo's network and measure it on unseen patients."""
     train(out, Recipe(steps=steps))
-    result = evaluate(load_model(out))
+    result = evaluate(load_card(out / "model.yaml"))
     (out / "dice.json").write_text(json.dumps(result, indent=2) + "\n")
     console = Console()
     for name, value in result["dice"].items():

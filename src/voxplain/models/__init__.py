@@ -1,7 +1,9 @@
 """One interface to every model family, and the models that a card describes."""
 
-from voxplain.models.card_model import CardModel, load_model, wrap
+from voxplain.models.card_model import CardModel, wrap
+from voxplain.models.load import load_model
 from voxplain.models.model import Activation, Model, ModelInfo, OutputKind
+from voxplain.models.parts import Parts
 
 __all__ = [
     "Activation",
@@ -9,6 +11,7 @@ __all__ = [
     "Model",
     "ModelInfo",
     "OutputKind",
+    "Parts",
     "load_model",
     "wrap",
 ]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -14,7 +13,7 @@ from torch import nn
 
 from voxplain.errors import ModelError, all_faults
 from voxplain.models.card import Description, InputCard
-from voxplain.models.card_file import CARD, read_card, sentences
+from voxplain.models.card_file import read_card, sentences
 from voxplain.models.intensity import IntensityStep, apply_steps
 from voxplain.models.model import Activation, Model, ModelInfo, OutputKind
 from voxplain.models.network import build_network
@@ -29,7 +28,7 @@ _SAME_SPACING = 1e-3
 
 
 class CardModel(Model):
-    """A ``torch.nn.Module`` with stated preprocessing; made by `load_model` and `wrap`.
+    """A ``torch.nn.Module`` with stated preprocessing; made by `load_card` and `wrap`.
 
     Parameters
     ----------
@@ -89,13 +88,13 @@ class CardModel(Model):
         return apply_steps(placed, self.settings.intensity)
 
 
-def load_model(path: str | os.PathLike[str], *, trust_code: bool = False) -> Model:
+def load_card(card_path: Path, *, trust_code: bool = False) -> CardModel:
     """Load a model from its card.
 
     Parameters
     ----------
-    path
-        Folder of a ``model.yaml``, or that file itself.
+    card_path
+        A ``model.yaml``.
     trust_code
         Allow a network class from outside ``monai.networks`` and ``torch.nn``; modules in the
         card's folder can then be imported.
@@ -112,9 +111,6 @@ def load_model(path: str | os.PathLike[str], *, trust_code: bool = False) -> Mod
     ModelError
         If the card, the weights or the network is wrong or they do not fit each other.
     """
-    card_path = Path(path)
-    if card_path.is_dir():
-        card_path = card_path / CARD
     card = read_card(card_path)
     folder = card_path.parent.resolve()
     module = build_network(

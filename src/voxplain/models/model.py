@@ -107,6 +107,11 @@ class Model(ABC):
         return {}
 
     @property
+    def answers(self) -> tuple[str, ...]:
+        """Classes that can be asked for."""
+        return self.info.class_names
+
+    @property
     def n_views(self) -> int:
         """Number of passes whose mean is a window's logits: mirrored copies times folds."""
         return 1
