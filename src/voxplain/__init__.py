@@ -28,6 +28,7 @@ _WHERE = {
     "explain": "voxplain.attribution",
     "importance": "voxplain.regions",
     "load_model": "voxplain.models",
+    "predict": "voxplain.inference.predict",
     "read_image": "voxplain.space",
     "read_labels": "voxplain.space",
     "wrap": "voxplain.models",
@@ -46,6 +47,7 @@ __all__ = [
     "explain",
     "importance",
     "load_model",
+    "predict",
     "read_image",
     "read_labels",
     "to_metatensor",
@@ -56,6 +58,7 @@ __all__ = [
 if TYPE_CHECKING:
     from voxplain.attribution import estimate, explain
     from voxplain.inference.compute import Compute
+    from voxplain.inference.predict import predict
     from voxplain.models import load_model, wrap
     from voxplain.models.metatensor import to_metatensor
     from voxplain.records import Attribution, Explanation

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, PlainValidator, ValidationError
 
 from voxplain.errors import ModelError, all_faults
 from voxplain.models.card_file import CARD, sentences
@@ -20,11 +20,15 @@ from voxplain.space.labelmap import nearest
 TOTALSEG = "totalseg:"
 
 
-def _numbers(raw: Any) -> Any:
-    """Accept ``0,1`` and a single number beside a sequence."""
-    if isinstance(raw, int):
-        return (raw,)
-    return raw.split(",") if isinstance(raw, str) and raw != "all" else raw
+def _folds(raw: Any) -> Literal["all"] | tuple[int, ...]:
+    """Accept ``all``, ``0,1``, one number or a sequence of them."""
+    if raw == "all":
+        return "all"
+    items = raw.split(",") if isinstance(raw, str) else [raw] if isinstance(raw, int) else raw
+    try:
+        return tuple(int(item) for item in items)
+    except (TypeError, ValueError):
+        raise ValueError(f"expected all, or folds such as 0,1, got {raw!r}") from None
 
 
 class _Options(BaseModel):
@@ -50,7 +54,7 @@ class NnUNetOptions(_Options):
         Distance of windows, in windows.
     """
 
-    folds: Annotated[Literal["all"] | tuple[int, ...], BeforeValidator(_numbers)] = "all"
+    folds: Annotated[Literal["all"] | tuple[int, ...], PlainValidator(_folds)] = "all"
     checkpoint: str = "final"
     mirroring: bool = True
     step: float = Field(default=0.5, gt=0, le=1)
@@ -190,7 +194,7 @@ def _checked(name: str, family: _Family, options: Mapping[str, Any]) -> _Options
     known = tuple(family.options.model_fields)
     for key in options:
         if key not in known:
-            hint = nearest(key, known) if known else " It has none."
+            hint = nearest(key, known) if known else "; there is none"
             raise ModelError(f"{name}: no model setting {key!r}{hint}")
     try:
         return family.options.model_validate(dict(options))
