@@ -21,6 +21,7 @@ TOP = [
     "explain",
     "importance",
     "load_model",
+    "predict",
     "read_image",
     "read_labels",
     "to_metatensor",
