@@ -128,13 +128,13 @@ def test_methods_lists_each_with_kind_settings_and_first_line(voxplain):
 
 
 def test_doctor_tells_versions_devices_viewer_and_optional_packages(voxplain, monkeypatch):
-    monkeypatch.setattr("voxplain.cli.doctor.OPTIONAL", ("numpy", "no-such-package"))
+    monkeypatch.setattr("voxplain.cli.doctor.EXTRAS", {"numpy": "x", "no-such-package": "y"})
     done = voxplain("doctor", "--json")
     assert done.exit_code == 0
     found = json.loads(done.stdout)
     assert found["versions"]["voxplain"] == __version__
     assert found["optional"]["numpy"] == np.__version__
-    assert found["optional"]["no-such-package"] == "not installed; pip install no-such-package"
+    assert found["optional"]["no-such-package"] == "not installed; pip install 'voxplain[y]'"
     assert "GB" in found["machine"]["memory"]
     assert "threads" in found["machine"]["cpu"]
     lines = voxplain("doctor").stdout

@@ -14,7 +14,14 @@ voxplain doctor
 
 voxplain doctor --json > machine.json"""
 
-OPTIONAL = ("nnunetv2", "TotalSegmentator", "pydicom", "highdicom")
+EXTRAS = {
+    "nnunetv2": "nnunet",
+    "TotalSegmentator": "totalseg",
+    "pydicom": "dicom",
+    "highdicom": "dicom",
+    "pylibjpeg": "dicom",
+}
+"""Optional packages, each with the extra that brings it."""
 
 
 def doctor(
@@ -52,7 +59,7 @@ def _examine() -> dict[str, dict[str, Any]]:
             **_torch(),
         },
         "report": {"viewer": viewer},
-        "optional": {name: _optional(name) for name in OPTIONAL},
+        "optional": {name: _optional(name) for name in EXTRAS},
     }
 
 
@@ -79,4 +86,4 @@ def _optional(name: str) -> str:
     try:
         return version(name)
     except PackageNotFoundError:
-        return f"not installed; pip install {name}"
+        return f"not installed; pip install 'voxplain[{EXTRAS[name]}]'"

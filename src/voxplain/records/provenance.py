@@ -11,7 +11,10 @@ from typing import Any
 
 import numpy as np
 
-_PACKAGES = ("voxplain", "torch", "monai", "numpy", "scipy", "nibabel")
+_PACKAGES = (
+    "voxplain", "torch", "monai", "numpy", "scipy", "nibabel",
+    "nnunetv2", "TotalSegmentator", "pydicom",
+)  # fmt: skip
 
 
 def package_versions() -> dict[str, str]:
