@@ -52,12 +52,15 @@ class NnUNetOptions(_Options):
         Average over mirrored copies, as nnU-Net predicts (eight passes a window in 3D).
     step
         Distance of windows, in windows.
+    trainer
+        Class that builds the network, where the checkpoint's is not found.
     """
 
     folds: Annotated[Literal["all"] | tuple[int, ...], PlainValidator(_folds)] = "all"
     checkpoint: str = "final"
     mirroring: bool = True
     step: float = Field(default=0.5, gt=0, le=1)
+    trainer: str | None = None
 
 
 class TotalSegOptions(_Options):

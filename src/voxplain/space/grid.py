@@ -201,3 +201,19 @@ class Grid:
         matrix = np.diag([*scale, 1.0])
         matrix[: self.rank, -1] = (scale - 1) / 2
         return Grid(tuple(shape.tolist()), self.affine @ matrix)
+
+    def resize(self, shape: Sequence[int]) -> Grid:
+        """Grid over the same extent with another number of voxels; all outer faces coincide."""
+        if len(shape) != self.rank or min(shape) < 1:
+            raise GridError(f"a shape is {self.rank} whole numbers of at least 1, got {shape}")
+        scale = np.asarray(self.shape) / np.asarray(shape)
+        matrix = np.diag([*scale, 1.0])
+        matrix[: self.rank, -1] = (scale - 1) / 2
+        return Grid(tuple(int(n) for n in shape), self.affine @ matrix)
+
+    def permute(self, order: Sequence[int]) -> Grid:
+        """Grid whose axis i is axis ``order[i]`` of this one, as ``numpy.transpose``."""
+        if sorted(order) != list(range(self.rank)):
+            raise GridError(f"an order names each of {self.rank} axes once, got {tuple(order)}")
+        columns = [*order, self.rank]
+        return Grid(tuple(self.shape[i] for i in order), self.affine[:, columns])

@@ -20,6 +20,7 @@ from voxplain.models.probe import evaluating
 from voxplain.models.weights import weights_sha256
 from voxplain.space.box import Box
 from voxplain.space.grid import Grid
+from voxplain.space.labelmap import BACKGROUND
 from voxplain.space.volume import Volume
 
 _MOST_VOXELS = 24  # an axis; geometry is checked on a part of a large image
@@ -194,7 +195,7 @@ def _check_label_image(model: Model, image: Volume) -> None:
         f"the label image lies on {labels.grid.describe()}, the image on {image.grid.describe()}",
     )
     _require(
-        labels.names == info.label_names,
+        labels.names == {0: BACKGROUND, **info.label_names},
         f"the label image names {labels.names}, the model {info.label_names}",
     )
     distances = _distances(image.grid, centre)
