@@ -51,6 +51,10 @@ class RecordError(VoxplainError):
     """A saved result cannot be read back."""
 
 
+class DataError(VoxplainError):
+    """A data folder or list of cases cannot be understood, or breaks its own layout."""
+
+
 class MissingExtraError(VoxplainError):
     """An optional dependency is needed and not installed."""
 

@@ -26,7 +26,7 @@ def test_voxplain_alone_loads_nothing_heavy() -> None:
 @pytest.mark.parametrize(
     "statement",
     [
-        "import voxplain.report, voxplain.records, voxplain.regions, voxplain.space",
+        "import voxplain.report, voxplain.records, voxplain.regions, voxplain.space, voxplain.data",
         "from voxplain import Explanation, RegionTable",
         "from voxplain import Attribution, Explanation, importance, read_image, write_report",
     ],

@@ -242,14 +242,25 @@ def test_the_command_reference_names_every_verb_and_option_and_no_other() -> Non
         for section in sections
     }
     group: Any = typer.main.get_command(app)
+    verbs = {
+        " ".join(words): command
+        for name, verb in group.commands.items()
+        for words, command in (
+            [((name, inner), c) for inner, c in verb.commands.items()]
+            if hasattr(verb, "commands")
+            else [((name,), verb)]
+        )
+    }
     there = {
         verb: {
             option
             for parameter in command.params
             for option in (*parameter.opts, *parameter.secondary_opts)
-            if option.startswith("-") and parameter.name != "help"
+            if option.startswith("-")
+            and parameter.name != "help"
+            and not getattr(parameter, "hidden", False)
         }
-        for verb, command in group.commands.items()
+        for verb, command in verbs.items()
     }
     assert told == there
 
