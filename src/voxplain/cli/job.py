@@ -14,6 +14,7 @@ from voxplain.attribution.one import Progress
 from voxplain.attribution.parse import targets_of
 from voxplain.attribution.scores import Score
 from voxplain.attribution.targets import Reduction
+from voxplain.data.totalseg_labels import read_totalseg_labels
 from voxplain.errors import MethodError
 from voxplain.inference.compute import Compute
 from voxplain.models import Model, Parts, load_model
@@ -175,9 +176,7 @@ def _regions(text: str) -> LabelMap | None:
     if text == "predicted":
         return None
     if text.startswith(TOTALSEG):
-        from voxplain.space.totalseg_labels import read_totalseg_regions
-
-        return read_totalseg_regions(Path(text.removeprefix(TOTALSEG)))
+        return read_totalseg_labels(text.removeprefix(TOTALSEG))
     return read_labels(text)
 
 

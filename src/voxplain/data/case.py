@@ -130,7 +130,7 @@ class Case:
         if self.labels is None:
             raise LabelError(f"{self.name}: this case has no labels")
         if isinstance(self.labels, Mapping):
-            return _joined(self.labels, names)
+            return read_masks(self.labels, names)
         return read_labels(self.labels, names)
 
 
@@ -168,7 +168,7 @@ def read_mask(path: Path) -> LabelMap:
     return mask
 
 
-def _joined(masks: Mapping[str, Path], names: Mapping[int, str] | None) -> LabelMap:
+def read_masks(masks: Mapping[str, Path], names: Mapping[int, str] | None = None) -> LabelMap:
     """Join masks into as few layers as keep all of their voxels."""
     if not masks:
         raise LabelError("no mask was given")
