@@ -19,7 +19,6 @@ from voxplain.space.labelmap import nearest
 
 Folds = Literal["all"] | Sequence[int]
 _CHECKPOINTS = {"final": "checkpoint_final.pth", "best": "checkpoint_best.pth"}
-_PREFIXES = ("_orig_mod.", "module.")  # torch.compile, data parallel training
 
 
 @dataclass(frozen=True)
@@ -101,7 +100,7 @@ def read_results_folder(folder: Path, folds: Folds, checkpoint: str) -> ResultsF
         configuration=configuration,
         trainer=str(first["trainer_name"]),
         mirror_axes=tuple(int(axis) for axis in axes or ()),
-        weights=tuple(_plain_names(one["network_weights"]) for one in read),
+        weights=tuple(one["network_weights"] for one in read),
     )
 
 
@@ -212,14 +211,6 @@ def _read_checkpoint(file: Path) -> dict[str, Any]:
         raise ModelError(f"{file}: not a checkpoint of nnU-Net v2: no {', '.join(missing)}")
     return {key: content[key] for key in (*needed, "inference_allowed_mirroring_axes")
             if key in content}  # fmt: skip
-
-
-def _plain_names(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Weights without the prefixes of compiled and data parallel networks."""
-    for prefix in _PREFIXES:
-        if weights and all(name.startswith(prefix) for name in weights):
-            weights = {name.removeprefix(prefix): value for name, value in weights.items()}
-    return weights
 
 
 def _refuse_cascade(path: Path, plans: dict[str, Any], configuration: str) -> None:

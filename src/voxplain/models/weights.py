@@ -16,6 +16,7 @@ NAMES = ("weights.safetensors", "weights.pt", "weights.pth")
 _SAFE = (".safetensors",)
 _PICKLED = (".pt", ".pth")
 _NESTED = ("state_dict", "model", "network_weights", "model_state_dict")
+_WRAPPERS = ("module.", "_orig_mod.")
 _SHOWN = 4
 
 
@@ -98,8 +99,8 @@ def _state_dict(loaded: Any, path: Path) -> dict[str, torch.Tensor]:
 def fit_weights(module: nn.Module, weights: Mapping[str, torch.Tensor], source: str) -> None:
     """Load `weights` into `module`, every name and shape matching.
 
-    A ``module.`` before every name of the file (data parallel training) is removed, unless the
-    network's own names begin so.
+    A ``module.`` (data parallel training) or ``_orig_mod.`` (a compiled network) before every
+    name of the file is removed, unless the network's own names begin so.
 
     Raises
     ------
@@ -107,8 +108,10 @@ def fit_weights(module: nn.Module, weights: Mapping[str, torch.Tensor], source: 
         If a name is missing or unexpected or a shape differs; the module is then unchanged.
     """
     wanted = module.state_dict()
-    while _all_prefixed(weights) and not _all_prefixed(wanted):
-        weights = {name.removeprefix("module."): value for name, value in weights.items()}
+    while prefix := next((p for p in _WRAPPERS if _all_begin(weights, p)), None):
+        if _all_begin(wanted, prefix):
+            break
+        weights = {name.removeprefix(prefix): value for name, value in weights.items()}
     missing = [n for n in wanted if n not in weights]
     unexpected = [n for n in weights if n not in wanted]
     differing = [
@@ -133,8 +136,8 @@ def fit_weights(module: nn.Module, weights: Mapping[str, torch.Tensor], source: 
     raise ModelError("\n".join(parts))
 
 
-def _all_prefixed(weights: Mapping[str, torch.Tensor]) -> bool:
-    return bool(weights) and all(name.startswith("module.") for name in weights)
+def _all_begin(weights: Mapping[str, torch.Tensor], prefix: str) -> bool:
+    return bool(weights) and all(name.startswith(prefix) for name in weights)
 
 
 def _cause(n_wanted: int, missing: list[str], unexpected: list[str], differing: list[str]) -> str:
