@@ -12,7 +12,6 @@ import nibabel
 import numpy as np
 import pytest
 import torch
-from tests.nnunet_folders import REGIONS, write_results
 
 from voxplain.attribution import ClassTarget, Everywhere, Mask, explain
 from voxplain.inference.compute import Compute
@@ -22,6 +21,7 @@ from voxplain.models import Model, load_model
 from voxplain.space import Grid, LabelMap, Volume, read_image
 from voxplain.space.nifti import write_nifti
 from voxplain.space.windows import WindowPlan
+from voxplain.testing.nnunet import REGIONS, write_results
 
 pytest.importorskip("nnunetv2")
 CPU = Compute("cpu")

@@ -10,15 +10,16 @@ import nibabel
 import numpy as np
 import pytest
 from tests.golden.test_nnunet import oblique
-from tests.nnunet_folders import write_results
 
 from voxplain.attribution import SmoothGrad, explain
+from voxplain.errors import ImageError
 from voxplain.inference.compute import Compute
 from voxplain.inference.predict import predict
 from voxplain.models import Model, Parts, load_model
 from voxplain.space import Grid, Volume, read_image
 from voxplain.space.nifti import write_nifti
 from voxplain.testing.conformance import check_model
+from voxplain.testing.nnunet import write_results
 
 pytest.importorskip("totalsegmentator")
 CPU = Compute("cpu")
@@ -27,10 +28,12 @@ CT = {"normalization_schemes": ["CTNormalization"]}
 
 @pytest.fixture
 def weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Networks of ``total_fast`` and of two of the parts of ``total``, small and untrained."""
-    from totalsegmentator.map_to_binary import class_map, class_map_parts_mr
+    """Networks of ``total_fast``, ``total_mr`` (2) and ``total`` (5), small and untrained."""
+    from totalsegmentator.map_to_binary import class_map, class_map_5_parts, class_map_parts_mr
 
-    def write(task_id: int, names: dict[int, str], trainer: str, mm: float, patch: int) -> None:
+    def write(
+        task_id: int, names: dict[int, str], trainer: str, mm: float, patch: int, n_folds: int = 1
+    ) -> None:
         write_results(
             tmp_path / "weights",
             dataset_name=f"Dataset{task_id:03d}_Test",
@@ -39,13 +42,15 @@ def weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
             channels=("CT",),
             spacing=(mm, mm, mm),
             patch=(patch, patch, patch + 2),
+            n_folds=n_folds,  # it takes the first only
             changes=CT,
         )
 
-    write(297, class_map["total"], "nnUNetTrainer_4000epochs_NoMirroring", 3.0, 12)
-    parts = list(class_map_parts_mr.values())
-    write(850, parts[0], "nnUNetTrainer_2000epochs_NoMirroring", 1.5, 16)
-    write(851, parts[1], "nnUNetTrainer_2000epochs_NoMirroring", 1.5, 16)
+    write(297, class_map["total"], "nnUNetTrainer_4000epochs_NoMirroring", 3.0, 12, n_folds=2)
+    for task_id, names in enumerate(class_map_parts_mr.values(), 850):
+        write(task_id, names, "nnUNetTrainer_2000epochs_NoMirroring", 1.5, 16)
+    for task_id, names in enumerate(class_map_5_parts.values(), 291):
+        write(task_id, names, "nnUNetTrainerNoMirroring", 1.5, 16)
     monkeypatch.setenv("TOTALSEG_WEIGHTS_PATH", str(tmp_path / "weights"))
     monkeypatch.setenv("TOTALSEG_HOME_DIR", str(tmp_path / "home"))
     return tmp_path / "weights"
@@ -101,7 +106,8 @@ def theirs(file: Path, task: str, weights: Path, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(program, "nnUNetPredictor", OneProcess)
     with contextlib.redirect_stdout(io.StringIO()):
         found, _, _ = program.nnUNet_predict_image(
-            nibabel.load(file), None, config["task_id"], model=config["model"], folds=[0],
+            nibabel.load(file), None, config["task_id"], model=config["model"],
+            folds=config["folds"],
             trainer=config["trainer"], tta=False, multilabel_image=True,
             resample=config["resample"], task_name=task.removesuffix("_fast"), device="cpu",
             quiet=True, nr_threads_resampling=1,
@@ -111,8 +117,17 @@ def theirs(file: Path, task: str, weights: Path, monkeypatch: pytest.MonkeyPatch
 
 @pytest.mark.filterwarnings("ignore::UserWarning", "ignore::FutureWarning")
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
-@pytest.mark.parametrize("letters", ["RAS", "LPS", "SLA"])
-@pytest.mark.parametrize("task", ["total_fast", "total_mr"])
+@pytest.mark.parametrize(
+    ("task", "letters"),
+    [
+        ("total_fast", "RAS"),
+        ("total_fast", "LPS"),
+        ("total_fast", "SLA"),
+        ("total_mr", "LPS"),
+        pytest.param("total_mr", "SLA", marks=pytest.mark.slow),
+        pytest.param("total", "AIR", marks=pytest.mark.slow),
+    ],
+)
 def test_label_maps_are_those_of_totalsegmentator(
     task: str, letters: str, weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -121,13 +136,34 @@ def test_label_maps_are_those_of_totalsegmentator(
     model = load_model(f"totalseg:{task}")
     image = read_image(file)
     if isinstance(model, Parts):
-        assert len(model.models) == 2
+        assert len(model.models) == {"total_mr": 2, "total": 5}[task]
         found = model.merge([predict(part, image, compute=CPU) for part in model.models])
     else:
         found = predict(model, image, compute=CPU)
     assert len(np.unique(wanted)) > 3
     np.testing.assert_array_equal(found.layers[0], wanted)
     np.testing.assert_allclose(found.grid.affine, nibabel.load(file).affine, atol=1e-5)
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning", "ignore::FutureWarning")
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_folds_of_a_task_with_several_are_averaged(
+    weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from totalsegmentator.map_tasks_config import TASK_CONFIGS
+
+    file = case(tmp_path, "LPS")
+    one = load_model("totalseg:total_fast")
+    assert isinstance(one, Model)
+    first = predict(one, read_image(file), compute=CPU)
+    monkeypatch.setitem(TASK_CONFIGS["total"]["sub_modes"]["fast"], "folds", None)
+    wanted = theirs(file, "total_fast", weights, monkeypatch)
+    model = load_model("totalseg:total_fast")
+    assert isinstance(model, Model)
+    assert model.n_views == 2
+    found = predict(model, read_image(file), compute=CPU)
+    np.testing.assert_array_equal(found.layers[0], wanted)
+    assert (found.layers != first.layers).any()
 
 
 @pytest.mark.usefixtures("weights")
@@ -137,6 +173,32 @@ def test_it_is_a_model_like_every_other() -> None:
     affine = oblique((1.1, 1.6, 2.3)).affine
     data = np.random.default_rng(2).normal(50, 300, (1, 21, 17, 13)).astype(np.float32)
     check_model(model, Volume(data, Grid((21, 17, 13), affine)))
+
+
+@pytest.mark.usefixtures("weights")
+def test_the_prepared_grid_says_where_voxels_truly_lie() -> None:
+    model = load_model("totalseg:total_fast")
+    assert isinstance(model, Model)
+    grid = oblique((2.1, 2.6, 4.3), "LPS")
+    world = np.moveaxis(grid.to_world(np.indices(grid.shape).reshape(3, -1).T), -1, 0)
+    centre = grid.to_world(np.array([4.0, 11.0, 9.0]))
+    squared = ((world - centre[:, None]) ** 2).sum(0).reshape(grid.shape)
+    prepared = model.prepare(Volume(200 * np.exp(-squared[None] / (2 * 6.0**2)), grid))
+    weights = prepared.data[0] - prepared.data.min()
+    weights[weights < 0.2 * weights.max()] = 0
+    index = np.array([np.average(i, weights=weights) for i in np.indices(weights.shape)])
+    found = prepared.grid.to_world(index)
+    assert np.abs(found - centre).max() < 0.35  # TotalSegmentator's own affine: 1.5 mm off
+
+
+@pytest.mark.usefixtures("weights")
+def test_fractions_that_it_would_cut_to_zero_are_refused() -> None:
+    model = load_model("totalseg:total_fast")
+    assert isinstance(model, Model)
+    data = np.random.default_rng(3).uniform(0, 0.9, (1, 9, 8, 7))
+    image = Volume(data, Grid((9, 8, 7), np.diag([2.0, 2.5, 4.0, 1.0])), name="normalised")
+    with pytest.raises(ImageError, match=r"normalised: TotalSegmentator cuts .* nothing is left"):
+        model.prepare(image)
 
 
 @pytest.mark.usefixtures("weights")

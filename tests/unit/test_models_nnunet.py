@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from tests.nnunet_folders import write_results
 
 from voxplain.errors import ImageError, ModelError, TrustError
 from voxplain.models import Model, load_model
 from voxplain.models.nnunet_network import _module_of
 from voxplain.space import Volume
+from voxplain.testing.nnunet import write_results
 from voxplain.testing.phantoms import oblique_grid
 
 pytest.importorskip("nnunetv2")

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
+import itertools
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from voxplain.errors import ModelError
 from voxplain.models import load_model
+from voxplain.models.nnunet_network import _overriding_trainer
+from voxplain.models.totalseg import _trainer as trainer_of
 from voxplain.models.totalseg_tasks import read_task, weights_folder
 
 pytest.importorskip("totalsegmentator")
@@ -43,6 +49,8 @@ def test_missing_weights_are_told_with_the_command_that_fetches_them(weights: Pa
     with pytest.raises(ModelError, match="there is other; fetch it with"):
         load_model("totalseg:total_fast")
     assert sorted(p.name for p in weights.iterdir()) == ["Dataset297_X"]  # nothing was removed
+    with pytest.raises(ModelError, match="its program fetches no such network"):
+        load_model("totalseg:total_highres_test")
 
 
 def test_the_folder_of_the_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -60,6 +68,7 @@ def test_the_folder_of_the_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     ("task", "sentence"),
     [
         ("totl", "no TotalSegmentator task 'totl'; did you mean 'total'"),
+        ("test", "first crops the image to body,"),
         ("breasts_fast", "no TotalSegmentator task 'breasts_fast'"),
         ("liver_vessels", "first crops the image to liver"),
         ("body", "removes small pieces of the result"),
@@ -69,3 +78,34 @@ def test_the_folder_of_the_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 def test_tasks_that_are_refused(task: str, sentence: str) -> None:
     with pytest.raises(ModelError, match=sentence):
         load_model(f"totalseg:{task}")
+
+
+def test_every_other_free_task_is_understood(weights: Path) -> None:
+    """Spacing, folds and trainers are those that TotalSegmentator's own interface takes."""
+    from totalsegmentator.map_tasks_config import TASK_CONFIGS
+    from totalsegmentator.python_api import get_task_config
+
+    n_read = 0
+    for name, mode in itertools.product(TASK_CONFIGS, ("", "_fast", "_fastest")):
+        raw = TASK_CONFIGS[name]
+        if raw.get("commercial") or (mode and mode[1:] not in raw.get("sub_modes", {})):
+            continue
+        with contextlib.redirect_stdout(io.StringIO()):
+            wanted = get_task_config(name, fast=mode == "_fast", fastest=mode == "_fastest")
+        if wanted["crop"] or name in ("body", "vertebrae_pp", "vertebrae_pp_refined"):
+            with pytest.raises(ModelError, match="which is not part of the network"):
+                read_task(name + mode)
+            continue
+        folder = f"{wanted['trainer']}__nnUNetPlans__{wanted['model']}"
+        for task_id in np.atleast_1d(wanted["task_id"]):
+            (weights / f"Dataset{task_id:03d}_X" / folder).mkdir(parents=True, exist_ok=True)
+        task = read_task(name + mode)
+        n_read += 1
+        assert task.spacing == (
+            wanted["resample"] and tuple(np.broadcast_to(wanted["resample"], 3))
+        )
+        assert task.folds == ("all" if wanted["folds"] is None else tuple(wanted["folds"]))
+        assert task.trainer == wanted["trainer"]
+        trainer = trainer_of(task.trainer) or task.trainer
+        assert _overriding_trainer(trainer, trust_code=False) is None  # built from the plans
+    assert n_read > 10

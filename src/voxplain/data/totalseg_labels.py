@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 from voxplain.data.case import read_masks
+from voxplain.data.draft import visible
 from voxplain.errors import LabelError, needs_extra
 from voxplain.space.labelmap import LabelMap, nearest
 from voxplain.space.nifti import SUFFIXES
@@ -32,7 +34,7 @@ def read_totalseg_labels(place: str) -> LabelMap:
     Raises
     ------
     LabelError
-        If the folder holds no masks, or the task is not known.
+        If the folder holds no masks, the task is not known, or is given for a folder.
     MissingExtraError
         If names are asked from TotalSegmentator and it is not installed.
     ImageError
@@ -40,34 +42,39 @@ def read_totalseg_labels(place: str) -> LabelMap:
     GridError
         If masks lie on different grids.
     """
-    file, _, task = place.partition("#")
-    path = Path(file)
+    path, task = Path(place), ""
+    if "#" in place and not path.exists():
+        file, _, task = place.rpartition("#")
+        path = Path(file)
     if path.is_dir():
+        if task:
+            raise LabelError(f"{path}: masks are named by their files; leave #{task} out")
         masks = {
             mask.name[: -len(suffix)]: mask
-            for mask in sorted(path.iterdir())
+            for mask in visible(path)
             for suffix in SUFFIXES
             if mask.name.endswith(suffix)
         }
         if not masks:
             raise LabelError(f"{path}: no masks there; expected one NIfTI file a structure")
         return read_masks(masks)
+    labels = read_labels(path, {})
     names = {} if task else _header_names(path)
-    return read_labels(path, names or _task_names(task or "total"))
+    try:
+        return replace(labels, names={**labels.names, **(names or _task_names(task or "total"))})
+    except LabelError as error:
+        raise LabelError(f"{path}: {error}") from error
 
 
 def _header_names(path: Path) -> dict[int, str]:
-    """Names of labels in the extended header, as TotalSegmentator writes it."""
+    """Names of labels in the extended header, as TotalSegmentator writes it; else none."""
     import nibabel
-    from nibabel.filebasedimages import ImageFileError
 
-    try:
-        header = nibabel.load(path).header
-    except (OSError, ImageFileError):
-        return {}  # read_labels says what is wrong with the file
+    if not path.name.endswith(SUFFIXES):
+        return {}
     texts = [
         extension.get_content()
-        for extension in getattr(header, "extensions", ())
+        for extension in nibabel.load(path).header.extensions
         if extension.get_code() == 0
     ]
     found = _LABEL.findall("".join(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -81,7 +82,9 @@ def read_bundle(folder: Path, config: str | None, *, trust_code: bool) -> Bundle
     inputs = metadata.get("network_data_format", {}).get("inputs", {})
     key = next(iter(inputs), "image")
     build = _build_trusted if trust_code else _build_plain
-    network, transforms, inferer = build(folder, raw, file, names[0], key)
+    with warnings.catch_warnings():  # of defaults that changed since the bundle was written
+        warnings.simplefilter("ignore", FutureWarning)
+        network, transforms, inferer = build(folder, raw, file, names[0], key)
     return Bundle(metadata, file.name, network, transforms, key, inferer, raw.get("postprocessing"))
 
 

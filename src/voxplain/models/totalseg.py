@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from voxplain.errors import ModelError
+from voxplain.errors import ImageError, ModelError
 from voxplain.models.model import Model
 from voxplain.models.nnunet import NnUNetModel, load_nnunet
 from voxplain.models.parts import Parts
@@ -66,8 +66,9 @@ class TotalSegModel(Model):
         folder, class_names = task.parts[part]
         self._task = task
         self._network: NnUNetModel = load_nnunet(
-            folder, folds="all", mirroring=False, step=task.step, trainer=_trainer(task.trainer)
-        )
+            folder, folds=task.folds, mirroring=False, step=task.step,
+            trainer=_trainer(task.trainer),
+        )  # fmt: skip
         own = self._network.info
         if len(class_names) != own.n_classes:
             raise ModelError(
@@ -80,8 +81,13 @@ class TotalSegModel(Model):
         )
         self.module = self._network.module
 
+    @property
+    def n_views(self) -> int:
+        """Number of folds: one, but for a few tasks."""
+        return self._network.n_views
+
     def forward(self, windows: torch.Tensor, view: int = 0) -> torch.Tensor:
-        """Logits of a batch of windows."""
+        """Logits of a batch of windows of one fold."""
         return self._network.forward(windows, view)
 
     def prepare(self, image: Volume) -> Volume:
@@ -92,10 +98,17 @@ class TotalSegModel(Model):
         ModelError
             If channels or rank do not fit.
         ImageError
-            If every voxel is 0.
+            If every voxel is 0, or is once cut to whole numbers.
         """
         self.check_image(image)
         nominal, true = self._resampled(image)
+        if image.data.any() and not nominal.data.any():
+            low, high = float(image.data.min()), float(image.data.max())
+            raise ImageError(
+                f"{image.name}: TotalSegmentator cuts intensities to whole numbers, and of values "
+                f"from {low:.4g} to {high:.4g} nothing is left; give the image as it came from "
+                "the scanner"
+            )
         prepared = self._network.prepare(nominal)
         to_world = true.affine @ np.linalg.inv(nominal.grid.affine) @ prepared.grid.affine
         return Volume(

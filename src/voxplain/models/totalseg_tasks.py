@@ -6,7 +6,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from voxplain.errors import ModelError, needs_extra
 from voxplain.space.labelmap import BACKGROUND, nearest
@@ -38,6 +38,8 @@ class Task:
         mm along R, A, S that images are resampled to; None leaves them.
     trainer
         Name of the trainer's class.
+    folds
+        Networks whose logits are averaged; ``all`` that are there, or some.
     step
         Distance of windows, in windows.
     """
@@ -47,6 +49,7 @@ class Task:
     parts: tuple[tuple[Path, tuple[str, ...]], ...]
     spacing: tuple[float, float, float] | None
     trainer: str
+    folds: Literal["all"] | tuple[int, ...]
     step: float
 
 
@@ -88,6 +91,7 @@ def read_task(name: str) -> Task:
         spacing=None if spacing is None else (float(spacing[0]), float(spacing[1]),
                                               float(spacing[2])),
         trainer=str(merged["trainer"]),
+        folds="all" if merged["folds"] is None else tuple(merged["folds"]),
         step=0.8 if base in _FEWER_TILES else 0.5,
     )  # fmt: skip
 
@@ -117,7 +121,8 @@ def _refuse_more(name: str, base: str, settings: Mapping[str, Any]) -> None:
     """Refuse tasks whose result is not the network's alone."""
     reason = _OWN_RULES.get(base)
     if settings["crop"] is not None:
-        crop = ", ".join(settings["crop"])
+        crop = settings["crop"]
+        crop = crop if isinstance(crop, str) else ", ".join(crop)
         reason = f"first crops the image to {crop}, found by another task"
     elif settings["cascade"] or settings["remove_outside"]:
         reason = "uses the result of another task"
@@ -148,22 +153,24 @@ def _names(
 def _weights(name: str, task_id: int, folder: str) -> Path:
     """Results folder of one network; nothing is ever downloaded."""
     root = weights_folder()
-    fetch = f"fetch it with: totalseg_download_weights -t {_fetched_as(task_id)}"
     for found in sorted(root.glob(f"Dataset{task_id:03d}_*")):
         if (found / folder).is_dir():
             return found / folder
         there = ", ".join(sorted(p.name for p in found.iterdir())) or "nothing"
-        raise ModelError(f"{found}: expected {folder}, there is {there}; {fetch}")
+        raise ModelError(f"{found}: expected {folder}, there is {there}; {_fetch(task_id)}")
     raise ModelError(
         f"no weights of the TotalSegmentator task {name}: expected a folder "
-        f"Dataset{task_id:03d}_… in {root}; {fetch}, or set "
-        "TOTALSEG_WEIGHTS_PATH to the folder that holds it"
+        f"Dataset{task_id:03d}_… in {root}; {_fetch(task_id)}, or "
+        "set TOTALSEG_WEIGHTS_PATH to the folder that holds it"
     )
 
 
-def _fetched_as(task_id: int) -> str:
-    """Word by which TotalSegmentator's download program knows a network."""
+def _fetch(task_id: int) -> str:
+    """Sentence with the command by which TotalSegmentator's own program fetches a network."""
     program = needs_extra(
         "totalsegmentator.bin.totalseg_download_weights", "totalseg", "TotalSegmentator"
     )
-    return str(next(name for name, ids in program.TASK_TO_ID.items() if task_id in ids))
+    names = [name for name, ids in program.TASK_TO_ID.items() if task_id in ids]
+    if not names:
+        return "its program fetches no such network"
+    return f"fetch it with: totalseg_download_weights -t {names[0]}"

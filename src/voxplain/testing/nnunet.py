@@ -1,4 +1,4 @@
-"""nnU-Net results folders with random weights, in nnU-Net's own format, for tests."""
+"""nnU-Net results folders with random weights, in nnU-Net's own format: to try and to test."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ REGIONS = {"background": 0, "whole": [1, 2], "core": [2]}
 def configuration(
     patch: Sequence[int], spacing: Sequence[float], n_channels: int, **changes: Any
 ) -> dict[str, Any]:
-    """One entry of ``configurations`` of ``plans.json``: a U-Net of two stages."""
+    """Return one entry of ``configurations`` of ``plans.json``: a U-Net of two stages."""
     rank = len(patch)
     threes, ones, twos = [3] * rank, [1] * rank, [2] * rank
     resampling = {"is_seg": False, "order": 3, "order_z": 0, "force_separate_z": None}
@@ -64,7 +64,7 @@ def configuration(
 
 
 def write_results(
-    root: Path,
+    root: Path | str,
     *,
     name: str = "3d_fullres",
     patch: Sequence[int] = (8, 10, 12),
@@ -80,9 +80,42 @@ def write_results(
     dataset_name: str = "Dataset042_Test",
     changes: Mapping[str, Any] | None = None,
 ) -> Path:
-    """Write a results folder; its ``Trainer__Plans__Configuration`` folder is returned."""
+    """Write a results folder as nnU-Net's training leaves it, around an untrained network.
+
+    Parameters
+    ----------
+    root
+        Where ``Dataset042_Test`` is made.
+    name
+        Configuration: ``2d``, ``3d_fullres`` or ``3d_lowres``.
+    patch, spacing
+        Of the configuration; two numbers for ``2d``, else three, in the order z, y, x.
+    channels, labels
+        As in ``dataset.json``; lists of labels are regions, ``ignore`` is the ignore label.
+    n_folds
+        Each with other weights.
+    transpose
+        Order of the axes z, y, x that the plans ask for.
+    reader
+        Name of nnU-Net's reader.
+    mirror_axes
+        Axes that prediction may mirror; None: all.
+    trainer, checkpoint, dataset_name
+        Names.
+    changes
+        Further settings of the configuration.
+
+    Returns
+    -------
+    pathlib.Path
+        The folder ``Trainer__Plans__Configuration``.
+
+    Notes
+    -----
+    Needs nnunetv2. A small network of two stages, so that tests are quick.
+    """
     rank = len(patch)
-    folder = root / dataset_name / f"{trainer}__nnUNetPlans__{name}"
+    folder = Path(root) / dataset_name / f"{trainer}__nnUNetPlans__{name}"
     folder.mkdir(parents=True)
     plans = {
         "dataset_name": dataset_name,
@@ -126,7 +159,7 @@ def write_results(
                 value.sub_(value.mean(1, keepdim=True)).mul_(10)
             elif key.endswith(("bias", "norm.weight")) and "seg_layers" not in key:
                 value.add_(0.3 * torch.randn(value.shape))
-        content = {
+        content: dict[str, Any] = {
             "network_weights": weights,
             "optimizer_state": {"state": {}, "param_groups": []},
             "grad_scaler_state": None,
@@ -151,8 +184,9 @@ def network(plans: dict[str, Any], dataset: dict[str, Any], name: str) -> torch.
         manager = PlansManager(plans)
         found = manager.get_configuration(name)
         n_heads = manager.get_label_manager(dataset).num_segmentation_heads
-        return get_network_from_plans(
+        built: torch.nn.Module = get_network_from_plans(
             found.network_arch_class_name, found.network_arch_init_kwargs,
             found.network_arch_init_kwargs_req_import, len(dataset["channel_names"]), n_heads,
             allow_init=True, deep_supervision=False,
         )  # fmt: skip
+    return built
