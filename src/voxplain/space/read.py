@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from voxplain.errors import GridError, ImageError, LabelError
-from voxplain.space import nifti, picture
+from voxplain.space import dicom, dicom_files, nifti, picture
 from voxplain.space.grid import Grid
 from voxplain.space.labelmap import LabelMap
 from voxplain.space.volume import Volume
@@ -33,6 +33,7 @@ def read_image(
     ----------
     paths
         NIfTI: 3D, 4D with channels last, or 2D, which becomes one slice; scaling is applied.
+        A folder is a DICOM series (``DIR#2``: the second of several, or ``DIR#UID``).
         PNG, JPEG, TIFF: one picture, grey or RGB, axes (row, column). NPY: (row, column),
         (x, y, z) or (channels, x, y, z). Several files are channels in their order.
     channels
@@ -136,6 +137,10 @@ def case_name(path: Path) -> str:
 
 
 def _read_volume(path: Path, spacing: Sequence[float] | None) -> Volume:
+    series = _dicom_files(path)
+    if series:
+        _refuse_spacing(path, spacing)
+        return Volume(*dicom.read_dicom(series, str(path)), name=str(path))
     if _known_suffix(path) in nifti.SUFFIXES:
         _refuse_spacing(path, spacing)
         data, grid = nifti.read_nifti(path, np.float32)
@@ -145,6 +150,16 @@ def _read_volume(path: Path, spacing: Sequence[float] | None) -> Volume:
         grid = _flat_grid(path, data, spacing)
     with np.errstate(over="ignore"):
         return Volume(data.astype(np.float32, copy=False), grid, channels, name=str(path))
+
+
+def _dicom_files(path: Path) -> tuple[Path, ...]:
+    """Files of the DICOM series that a path means; empty if it means something else."""
+    if path.is_dir():
+        return dicom_files.choose_series(path, None).files
+    folder, mark, choice = str(path).rpartition("#")
+    if mark and not path.exists() and Path(folder).is_dir():
+        return dicom_files.choose_series(Path(folder), choice).files
+    return (path,) if not _suffix(path) and dicom_files.is_dicom(path) else ()
 
 
 def _suffix(path: Path) -> str:
