@@ -188,7 +188,7 @@ def cut(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("fault", "sentence"),
     [
-        (remove, r"1 slices missing between .* mm"),
+        (remove, r"1 slice missing between .* mm"),
         (double, "1 duplicate slices, at"),
         (turn, "mixed orientation: 1 of 4 slices"),
         (tilt, r"gantry tilt of 12\.3 degrees"),
@@ -219,7 +219,7 @@ def test_a_folder_without_images(tmp_path: Path) -> None:
     with pytest.raises(ImageError, match="a folder without DICOM images"):
         read_image(tmp_path)
     (tmp_path / "bad.dcm").write_bytes(b"no dicom at all")
-    with pytest.raises(ImageError, match="without DICOM images|cannot be read as DICOM"):
+    with pytest.raises(ImageError, match=r"without DICOM images|cannot be read as DICOM"):
         read_image(tmp_path)
 
 

@@ -65,7 +65,7 @@ def test_wrong_number_of_channel_names(tmp_path):
 def test_files_that_are_not_there_or_not_known(tmp_path):
     with pytest.raises(ImageError, match=r"^no such file: .*missing\.nii\.gz$"):
         read_image(tmp_path / "missing.nii.gz")
-    with pytest.raises(ImageError, match="is a folder; give an image file"):
+    with pytest.raises(ImageError, match="is a folder without DICOM images; give an image file"):
         read_image(tmp_path)
     (tmp_path / "x.mha").touch()
     with pytest.raises(ImageError, match=r"unknown image format '\.mha'; known are \.nii, .*\.npy"):

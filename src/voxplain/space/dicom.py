@@ -224,9 +224,8 @@ def _step(frames: Sequence[Frame], normal: NDArray[np.float64], where: str) -> N
             continue
         n_missing = round(gap / usual) - 1
         if n_missing >= 1 and abs(gap - (n_missing + 1) * usual) <= _UNEVEN * usual:
-            faults.append(
-                f"{n_missing} slice{'s' * (n_missing > 1)} missing between {start:.2f} and {start + gap:.2f} mm"
-            )
+            what = f"{n_missing} slice{'s' * (n_missing > 1)} missing"
+            faults.append(f"{what} between {start:.2f} and {start + gap:.2f} mm")
         else:
             faults.append(f"uneven spacing: {gap:.2f} mm after {start:.2f} mm, usually {usual:.2f}")
     path = frames[-1].position - frames[0].position
