@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 import torch
 from monai.bundle import ConfigParser
-from monai.networks.nets import UNet
+from monai.networks.nets import DenseNet, UNet
+from PIL import Image
 
 from voxplain.attribution import explain
 from voxplain.errors import ModelError, TrustError
@@ -49,7 +50,7 @@ def config() -> dict[str, Any]:
                 {"_target_": "Orientationd", "keys": "image", "axcodes": "RAS", "labels": None},
                 {"_target_": "Spacingd", "keys": ["image", "label"], "pixdim": [1.5, 1.2, 2.0],
                  "mode": ["bilinear", "nearest"], "allow_missing_keys": True},
-                SCALE,
+                {**SCALE},
                 {"_target_": "CropForegroundd", "keys": "image", "source_key": "image",
                  "margin": 1, "allow_smaller": True},
                 {"_target_": "monai.transforms.NormalizeIntensityd", "keys": "image",
@@ -207,12 +208,54 @@ def _argument(c: dict[str, Any], run: str) -> None:
     c["network_def"]["act"] = {"_target_": "subprocess.run", "args": "touch marker"}
 
 
+def _nested(c: dict[str, Any], run: str) -> None:
+    c["preprocessing"]["transforms"][4]["a_min"] = {"_target_": "subprocess.run", "args": "touch"}
+
+
+def _disabled(c: dict[str, Any], run: str) -> None:
+    c["preprocessing"]["transforms"][4]["_disabled_"] = f"${run}"
+
+
+def _described(c: dict[str, Any], run: str) -> None:
+    c["network_def"]["_desc_"] = f"${run}"
+
+
+def _keys(c: dict[str, Any], run: str) -> None:
+    c["preprocessing"]["transforms"][4]["keys"] = f"$[{run}]"
+
+
+def _compose(c: dict[str, Any], run: str) -> None:
+    c["preprocessing"]["map_items"] = f"${run}"
+
+
+def _namesake(c: dict[str, Any], run: str) -> None:
+    c["inferer"]["_target_"] = "scripts.SlidingWindowInferer"
+
+
+def _own_transform(c: dict[str, Any], run: str) -> None:
+    c["preprocessing"]["transforms"][4]["_target_"] = "scripts.Orientationd"
+
+
+def _integers(c: dict[str, Any], run: str) -> None:
+    c["preprocessing"]["transforms"].append(
+        {"_target_": "CastToTyped", "keys": "image", "dtype": f"${run} or np.uint8"}
+    )
+
+
+def _engine(c: dict[str, Any], run: str) -> None:
+    c["network_def"] = {
+        "_target_": "monai.networks.trt_compiler.trt_compile", "model": c["network_def"],
+        "base_path": "marker",
+    }  # fmt: skip
+
+
 def _whole(c: dict[str, Any], run: str) -> None:
     c["preprocessing"] = f"$Compose([]) if {run} else None"
 
 
 HARMFUL = [_lambda, _expression, _hidden, _arithmetic, _requires, _mode, _class, _transform,
-           _inferer, _argument, _whole]  # fmt: skip
+           _inferer, _argument, _nested, _disabled, _described, _keys, _compose, _namesake,
+           _own_transform, _integers, _engine, _whole]  # fmt: skip
 
 
 @pytest.mark.parametrize("change", HARMFUL)
@@ -225,6 +268,25 @@ def test_code_is_listed_and_not_run(change: Change, tmp_path: Path) -> None:
     assert not marker.exists()
     assert not (Path.cwd() / "marker").exists()
     assert "  - " in str(caught.value)
+
+
+def test_code_that_prediction_does_not_need_is_passed_over(tmp_path: Path) -> None:
+    harmless = config()
+    marker = tmp_path / "marker"
+    run = f"$__import__('pathlib').Path({str(marker)!r}).touch()"
+    steps = harmless["preprocessing"]["transforms"]
+    steps[0]["reader"] = steps[7]["device"] = harmless["inferer"]["sw_device"] = run
+    steps.append({"_target_": "Lambdad", "keys": "label", "func": run})
+    steps.append({"_target_": "CastToTyped", "keys": "image", "dtype": "$np.float32"})
+    steps.append({"_target_": "Lambdad", "keys": "image", "func": run, "_disabled_": True})
+    harmless["imports"].append(run)
+    harmless["dataset"]["_requires_"] = harmless["evaluator"]["_disabled_"] = run
+    harmless["postprocessing"]["transforms"].append({"_target_": "Lambdad", "func": run})
+    model = loaded(write(tmp_path / "b", harmless))
+    plain = loaded(write(tmp_path / "plain", config()))
+    assert not marker.exists()
+    assert model.describe_preparation() == plain.describe_preparation()
+    np.testing.assert_array_equal(model.prepare(case()).data, plain.prepare(case()).data)
 
 
 def test_everything_that_would_run_is_listed(tmp_path: Path) -> None:
@@ -290,6 +352,21 @@ def test_only_small_arithmetic_is_done(text: str, tmp_path: Path) -> None:
         (lambda c: c.update(a="@b", b="@a", network_def="@a"), "refer to each other"),
         (lambda c: c["inferer"].update(roi_size=[-1, 8, 8]), "roi_size must be whole numbers"),
         (lambda c: c["inferer"].update(padding_mode="reflect"), "padding_mode must be constant"),
+        (lambda c: c["inferer"].update(with_coord=True), "with_coord must be false"),
+        (lambda c: c["inferer"].update(cval="a"), "cval must be one number"),
+        (lambda c: c["inferer"].update(nonsense=1), "has no setting nonsense"),
+        (lambda c: c.update(inferer={"_target_": "SliceInferer"}), "SliceInferer is not known"),
+        (lambda c: c.update(inferer=[]), r"inferer \[\] is not known"),
+        (lambda c: c.update(preprocessing=3), "preprocessing is no transform: 3"),
+        (lambda c: c.update(network_def={**NETWORK}), "gives dict, expected a network"),
+        (lambda c: c["network_def"].update(_disabled_=True), "gives NoneType, expected a network"),
+        (lambda c: c["preprocessing"].update(lazy=True), "would see another image"),
+        (lambda c: c["preprocessing"]["transforms"][4].update(keys=3), "keys must be names"),
+        (lambda c: c["preprocessing"]["transforms"][4].update(x=3), "cannot be built"),
+        (
+            lambda c: c.update(postprocessing={"_target_": "AsDiscreted", "threshold": 0.9}),
+            r"above \[0.9\], and voxplain those above 0.5",
+        ),
         (lambda c: c.update(postprocessing=[]), "give activation=softmax, sigmoid or none"),
         (lambda c: c["network_def"].update(out_channels=4), "weights do not fit"),
         (
@@ -317,14 +394,153 @@ def test_faults_of_the_folder(tmp_path: Path) -> None:
     (folder / "configs" / "inference.json").write_text("{")
     with pytest.raises(ModelError, match="cannot be read as a bundle's config"):
         load_model(folder)
-    metadata = {"network_data_format": {"outputs": {"pred": {"channel_def": {"1": "a"}}}}}
-    with pytest.raises(ModelError, match="channel_def must name every channel"):
-        load_model(rewritten(folder, metadata))
+    write(folder, config())
+    (folder / "configs" / "inference.yaml").write_text("a: 1")
+    with pytest.raises(ModelError, match=r"inference\.json and inference\.yaml are there; choose"):
+        load_model(folder)
+    assert loaded(folder, config="inference.json").info.n_classes == 3
 
 
-def rewritten(folder: Path, metadata: dict[str, Any]) -> Path:
-    (folder / "models" / "model.ts").unlink(missing_ok=True)
-    return write(folder, config(), metadata)
+@pytest.mark.parametrize(
+    ("metadata", "sentence"),
+    [
+        ({"outputs": {"pred": {"channel_def": {"1": "a"}}}}, "outputs.pred.channel_def must name"),
+        ({"outputs": {"pred": {"channel_def": {"a": 0}}}}, "outputs.pred.channel_def must name"),
+        ({"outputs": {"pred": {"channel_def": ["a"]}}}, "outputs.pred.channel_def must name"),
+        ({"outputs": {"pred": {"channel_def": {"0": "a", "1": "b", "2": "a"}}}},
+         "each with a name of its own"),
+        ({"inputs": {"image": {"num_channels": "1"}}}, "inputs.image.channel_def must name"),
+        ({"outputs": ["pred"]}, "outputs must be a mapping"),
+        ({"outputs": {"pred": ["a"]}}, "each of the outputs must be a mapping"),
+        ({"inputs": {"ct": {"num_channels": 1}}},
+         "which key is the image.* knows image, label, .* input ct"),
+    ],
+)  # fmt: skip
+def test_faults_of_the_metadata(metadata: dict[str, Any], sentence: str, tmp_path: Path) -> None:
+    both = {"network_data_format": {**METADATA["network_data_format"], **metadata}}
+    with pytest.raises(ModelError, match=sentence):
+        load_model(write(tmp_path, config(), both))
+
+
+def test_preprocessing_that_turns_the_image_is_refused(tmp_path: Path) -> None:
+    plain = config()
+    plain["preprocessing"]["transforms"][3]["diagonal"] = True
+    model = loaded(write(tmp_path, plain))
+    with pytest.raises(ModelError, match="turns the image"):
+        model.prepare(case())
+    straight = Grid((13, 17, 11), np.diag([0.7, 1.1, 2.3, 1.0]))
+    found = model.prepare(Volume(case("RAS").data, straight)).grid.spacing
+    assert found == pytest.approx((1.5, 1.2, 2.0))
+
+
+@pytest.mark.parametrize("trust_code", [False, True])
+def test_the_key_of_the_image_is_found(trust_code: bool, tmp_path: Path) -> None:
+    named = json.loads(json.dumps(config()).replace('"image"', '"scan"').replace('"label"', '"x"'))
+    named["preprocessing"]["transforms"][3].update(keys="scan", mode="bilinear")
+    model = loaded(write(tmp_path / "b", named), trust_code=trust_code)
+    plain = loaded(write(tmp_path / "plain", config()))
+    np.testing.assert_array_equal(model.prepare(case()).data, plain.prepare(case()).data)
+    metadata = json.loads(json.dumps(METADATA).replace('"image"', '"scan"'))
+    assert loaded(write(tmp_path / "c", named, metadata)).info.channel_names == ("ct",)
+
+
+@pytest.mark.parametrize("trust_code", [False, True])
+def test_transforms_of_arrays_and_their_laziness(trust_code: bool, tmp_path: Path) -> None:
+    arrays = config()
+    arrays["preprocessing"]["transforms"] = [
+        {"_target_": "LoadImage"},
+        {"_target_": "EnsureChannelFirst"},
+        {"_target_": "CropForeground"},
+        {"_target_": "Spacing", "pixdim": [1.5, 1.2, 2.0], "lazy": True},
+        {"_target_": "SpatialPad", "spatial_size": [14, 20, 14]},
+        {"_target_": "BorderPad", "spatial_border": 1, "_disabled_": True},
+    ]
+    write_nifti(tmp_path / "ct.nii.gz", case().data, case().grid)
+    theirs = ConfigParser(arrays).get_parsed_content("preprocessing")(tmp_path / "ct.nii.gz")
+    model = loaded(write(tmp_path / "b", arrays), trust_code=trust_code)
+    found = model.prepare(read_image(tmp_path / "ct.nii.gz"))
+    np.testing.assert_array_equal(found.data, theirs.numpy())
+    np.testing.assert_allclose(found.grid.affine, theirs.affine.numpy(), atol=1e-9)
+
+
+@pytest.mark.parametrize(
+    "reading",
+    [{}, {"reader": "PILReader"}, {"reader": "PILReader", "reverse_indexing": False}],
+)
+def test_pictures_are_turned_as_monais_readers_do(reading: dict[str, Any], tmp_path: Path) -> None:
+    plain = config()
+    small = {**NETWORK, "spatial_dims": 2}
+    plain["network_def"] = {"_target_": "UNet", **small}
+    plain["preprocessing"] = [
+        {"_target_": "LoadImaged", "keys": "image", **reading},
+        {"_target_": "EnsureChannelFirstd", "keys": "image"},
+        {"_target_": "Flipd", "keys": "image", "spatial_axis": 0},
+        {"_target_": "ScaleIntensityRanged", "keys": "image", "a_min": 0, "a_max": 255,
+         "b_min": 0, "b_max": 1},
+    ]  # fmt: skip
+    plain["inferer"]["roi_size"] = [8, 4]
+    folder = write(tmp_path / "b", plain)
+    torch.save(UNet(**small).state_dict(), folder / "models" / "model.pt")
+    values = np.random.default_rng(0).integers(0, 255, (9, 14)).astype(np.uint8)
+    picture = tmp_path / "slice.png"
+    Image.fromarray(values).save(picture)
+    steps = ConfigParser({"steps": {"_target_": "Compose", "transforms": plain["preprocessing"]}})
+    theirs = steps.get_parsed_content("steps")({"image": str(picture)})["image"]
+    model = loaded(folder)
+    image = read_image(picture)
+    found = model.prepare(image)
+    np.testing.assert_array_equal(found.data, theirs.numpy())
+    row, column = 2, 11  # of the file
+    index = found.grid.to_index(image.grid.to_world([row, column])).astype(int)
+    assert found.data[0][tuple(index)] == np.float32(values[row, column]) / np.float32(255)
+    check_model(model, image)
+
+
+def test_metadata_and_settings_by_reference(tmp_path: Path) -> None:
+    plain = config()
+    plain["network_def"]["out_channels"] = (
+        "@_meta_::network_data_format::outputs::pred::num_channels"
+    )
+    plain.update(post=plain["postprocessing"], postprocessing="@post", is_softmax=True)
+    plain["post"]["transforms"] = [
+        {"_target_": "Activationsd", "keys": "pred", "sigmoid": True, "_disabled_": "@is_softmax"},
+        {"_target_": "Activationsd", "keys": "pred", "softmax": "@is_softmax"},
+    ]
+    for trust_code in (False, True):
+        info = loaded(write(tmp_path, plain), trust_code=trust_code).info
+        assert (info.n_classes, info.activation) == (3, "softmax")
+
+
+def test_a_classifier(tmp_path: Path) -> None:
+    plain = config()
+    plain["network_def"] = {
+        "_target_": "DenseNet", "spatial_dims": 3, "in_channels": 1, "out_channels": 3,
+        "init_features": 4, "growth_rate": 2, "block_config": [1, 1],
+    }  # fmt: skip
+    plain["inferer"] = {"_target_": "SimpleInferer"}
+    del plain["preprocessing"]["transforms"][5]
+    folder = write(tmp_path, plain, {**METADATA, "task": "Breast Density Classification"})
+    network = DenseNet(3, 1, 3, init_features=4, growth_rate=2, block_config=(1, 1))
+    torch.save(network.state_dict(), folder / "models" / "model.pt")
+    model = loaded(folder)
+    assert (model.info.kind, model.info.rank, model.info.window) == ("classification", 3, None)
+    prepared = model.prepare(case())
+    with torch.no_grad():
+        wanted = network.eval()(torch.from_numpy(prepared.data)[None])[0]
+    with open_pipeline(model, case(), Compute("cpu")) as pipeline:
+        found = pipeline.logits(pipeline.clean, pipeline.inner).flatten()
+    torch.testing.assert_close(found, wanted, rtol=0, atol=1e-5)
+
+
+def test_the_preparation_is_told(tmp_path: Path) -> None:
+    told = loaded(write(tmp_path, config())).describe_preparation()
+    assert json.loads(json.dumps(told)) == told
+    assert told["config"] == "inference.json"
+    assert [step["name"] for step in told["transforms"]] == [
+        "Orientationd", "Spacingd", "ScaleIntensityRanged", "CropForegroundd",
+        "NormalizeIntensityd",
+    ]  # fmt: skip
+    assert told["transforms"][1]["pixdim"] == [1.5, 1.2, 2.0]
 
 
 def test_the_activation_can_be_given(tmp_path: Path) -> None:

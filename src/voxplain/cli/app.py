@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from voxplain import __version__
-from voxplain.cli import data, demo, doctor, explain, methods, report
+from voxplain.cli import data, demo, doctor, explain, export, methods, report
 from voxplain.cli.faults import PlainFaults
 
 app = typer.Typer(
@@ -48,6 +48,7 @@ app.command(epilog=explain.EPILOG, no_args_is_help=True)(explain.explain)
 app.add_typer(data.app, name="data")
 app.command(epilog=demo.EPILOG)(demo.demo)
 app.command(epilog=report.EPILOG, no_args_is_help=True)(report.report)
+app.command(epilog=export.EPILOG, no_args_is_help=True)(export.export)
 app.command(epilog=methods.EPILOG)(methods.methods)
 app.command(epilog=doctor.EPILOG)(doctor.doctor)
 

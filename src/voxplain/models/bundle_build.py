@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import re
 import sys
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,18 +14,36 @@ from torch import nn
 
 from voxplain.errors import ModelError
 from voxplain.models.bundle_config import (
-    INFERERS,
-    NETWORKS,
-    SKIPPED,
-    TRANSFORMS,
     PlainConfig,
+    arguments_of,
+    class_name,
+    classes_in,
+    is_disabled,
+)
+from voxplain.models.bundle_transforms import (
+    Preprocessing,
+    built_preprocessing,
+    plain_preprocessing,
+    reads_columns_first,
 )
 from voxplain.models.network import build_network
 
 _NETWORK = ("network_def", "network", "net")
 _WORKFLOWS = ("inference", "evaluate", "train")
 _SUFFIXES = (".json", ".yaml", ".yml")
-_DICTIONARY = re.compile(r"(?<=[a-z])(d|D|Dict)$")
+_METADATA = "metadata.json"
+
+# Where a network's classes may come from unasked. The rest of the packages is not in it: some
+# of MONAI's other functions write files or take compiled engines from them.
+_NETWORKS = (
+    "monai.networks.nets.", "monai.networks.blocks.", "monai.networks.layers.", "torch.nn.",
+)  # fmt: skip
+# What decides the stitched logits; the inferer's other settings are about devices and progress.
+_DECISIVE = ("roi_size", "overlap", "mode", "sigma_scale", "padding_mode", "cval", "with_coord")
+_INDIFFERENT = (
+    "sw_batch_size", "sw_device", "device", "progress", "cache_roi_weight_map", "cpu_thresh",
+    "buffer_steps", "buffer_dim",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -41,23 +58,30 @@ class Bundle:
         Name of the config file.
     network
         Without its weights.
-    transforms
-        Preprocessing that changes values or place of the image, in order.
-    image_key
-        Key of the image in dictionary transforms.
+    preprocessing
+        Transforms of the image.
+    is_columns_first
+        Whether pictures have axes (column, row) for the bundle, as MONAI reads them.
     inferer
         Class name of the inferer under ``"class"`` and its settings.
-    postprocessing
-        As in the file.
+    plain
+        The config as plain data.
     """
 
     metadata: Mapping[str, Any]
     config: str
     network: nn.Module
-    transforms: tuple[Callable[[Any], Any], ...]
-    image_key: str
+    preprocessing: Preprocessing
+    is_columns_first: bool
     inferer: Mapping[str, Any]
-    postprocessing: Any
+    plain: PlainConfig
+
+    def formats(self, side: str) -> Mapping[str, Any]:
+        """Return what the metadata say of inputs or outputs, by name."""
+        return formats(self.metadata, side)
+
+
+_Parts = tuple[nn.Module, Preprocessing, Mapping[str, Any]]
 
 
 def read_bundle(folder: Path, config: str | None, *, trust_code: bool) -> Bundle:
@@ -75,17 +99,49 @@ def read_bundle(folder: Path, config: str | None, *, trust_code: bool) -> Bundle
     missing = [] if names else ["network_def (or network)"]
     missing += [name for name in ("preprocessing", "inferer") if name not in raw]
     if missing:
+        there = ", ".join(name for name in raw if name != "_meta_")
         raise ModelError(
-            f"{file}: no {', no '.join(missing)}; there are {', '.join(raw)}. Choose another file "
+            f"{file}: no {', no '.join(missing)}; there are {there}. Choose another file "
             "with config=NAME, or describe the network in a model card"
         )
-    inputs = metadata.get("network_data_format", {}).get("inputs", {})
-    key = next(iter(inputs), "image")
+    plain = PlainConfig(raw, f"configs/{file.name}")
+    inputs = tuple(formats(metadata, "inputs"))
     build = _build_trusted if trust_code else _build_plain
     with warnings.catch_warnings():  # of defaults that changed since the bundle was written
         warnings.simplefilter("ignore", FutureWarning)
-        network, transforms, inferer = build(folder, raw, file, names[0], key)
-    return Bundle(metadata, file.name, network, transforms, key, inferer, raw.get("postprocessing"))
+        network, preprocessing, inferer = build(folder, plain, names[0], inputs)
+    if not isinstance(network, nn.Module):
+        raise ModelError(
+            f"{file}: {names[0]} gives {type(network).__name__}, expected a network: a class "
+            "under _target_ that is a torch.nn.Module"
+        )
+    return Bundle(
+        metadata=metadata,
+        config=file.name,
+        network=network,
+        preprocessing=preprocessing,
+        is_columns_first=reads_columns_first(plain),
+        inferer=inferer,
+        plain=plain,
+    )
+
+
+def formats(metadata: Mapping[str, Any], side: str) -> Mapping[str, Any]:
+    """Return ``network_data_format`` of the inputs or the outputs; empty if not there.
+
+    Raises
+    ------
+    ModelError
+        If it is no mapping of mappings.
+    """
+    found: Any = metadata
+    for name in ("network_data_format", side):
+        found = found.get(name, {})
+        if not isinstance(found, Mapping):
+            raise ModelError(f"configs/{_METADATA}: {name} must be a mapping, got {found!r}")
+    if not all(isinstance(one, Mapping) for one in found.values()):
+        raise ModelError(f"configs/{_METADATA}: each of the {side} must be a mapping, got {found}")
+    return dict(found)
 
 
 def _read_files(folder: Path, config: str | None) -> tuple[dict[str, Any], dict[str, Any], Path]:
@@ -93,174 +149,104 @@ def _read_files(folder: Path, config: str | None) -> tuple[dict[str, Any], dict[
 
     configs = folder / "configs"
     there = sorted(p.name for p in configs.iterdir() if p.suffix in _SUFFIXES)
-    wanted = [config] if config else list(_WORKFLOWS)
-    files = [configs / name for stem in wanted for name in there if Path(name).stem == stem
-             or name == stem]  # fmt: skip
-    if "metadata.json" not in there or not files:
-        lacking = "metadata.json" if "metadata.json" not in there else f"{wanted[0]}.json"
-        raise ModelError(f"{configs}: no {lacking}; there are {', '.join(there) or 'no files'}")
+    file = _chosen(configs, there, config)
     try:
         parser = ConfigParser()
-        parser.read_meta(str(configs / "metadata.json"))
-        parser.read_config(str(files[0]))
+        parser.read_meta(str(configs / _METADATA))
+        parser.read_config(str(file))
         parser.resolve_macro_and_relative_ids()  # other files are read, nothing is run
     except Exception as error:  # whatever a damaged file makes a parser raise
-        raise ModelError(f"{files[0]}: cannot be read as a bundle's config: {error}") from error
+        raise ModelError(f"{file}: cannot be read as a bundle's config: {error}") from error
     raw = dict(parser.config)
-    return dict(raw.pop("_meta_")), raw, files[0]
+    return dict(raw["_meta_"]), raw, file
+
+
+def _chosen(configs: Path, there: list[str], config: str | None) -> Path:
+    """File of the workflow; several of one name are not guessed between."""
+    wanted = [config] if config else list(_WORKFLOWS)
+    found = [[n for n in there if n == stem or Path(n).stem == stem] for stem in wanted]
+    files = next((names for names in found if names), [])
+    if _METADATA not in there or not files:
+        lacking = _METADATA if _METADATA not in there else f"{wanted[0]}.json"
+        raise ModelError(f"{configs}: no {lacking}; there are {', '.join(there) or 'no files'}")
+    if len(files) > 1:
+        raise ModelError(
+            f"{configs}: {' and '.join(files)} are there; choose one with config={files[0]}"
+        )
+    return configs / files[0]
 
 
 # -- without trust ------------------------------------------------------------------------
-def _build_plain(
-    folder: Path, raw: Mapping[str, Any], file: Path, network_name: str, key: str
-) -> tuple[nn.Module, tuple[Callable[[Any], Any], ...], Mapping[str, Any]]:
-    config = PlainConfig(raw, f"configs/{file.name}")
-    network = config.entry(network_name)
-    preprocessing = config.entry("preprocessing")
-    inferer = config.entry("inferer")
-    _note_networks(config, network, network_name)
-    wanted = list(_transforms(config, preprocessing, "preprocessing", key))
-    if isinstance(inferer, Mapping) and _last(inferer.get("_target_")) not in INFERERS:
-        config.note_class(str(inferer.get("_target_")), "inferer")
+def _build_plain(folder: Path, config: PlainConfig, name: str, inputs: tuple[str, ...]) -> _Parts:
+    network = config.entry(name)
+    for target, where in classes_in(network, name):
+        if not _full(target).startswith(_NETWORKS):
+            config.note_class(target, where)
+    build_preprocessing = plain_preprocessing(config, inputs)
+    inferer = _plain_inferer(config)
     config.refuse_code()
-    settings = {name: value for name, value in inferer.items() if name != "_target_"}
-    return (
-        _network(network, folder, network_name),
-        tuple(_transform(one, f"configs/{file.name}") for one in wanted),
-        {"class": _last(inferer["_target_"]), **settings},
-    )
-
-
-def _last(target: Any) -> str:
-    return str(target).rpartition(".")[2]
+    return _network(network, folder), build_preprocessing(), inferer
 
 
 def _full(target: str) -> str:
     return target if "." in target else f"monai.networks.nets.{target}"
 
 
-def _note_networks(config: PlainConfig, value: Any, where: str) -> None:
-    """Note classes in a network's entry that do not come from MONAI's networks or torch.nn."""
-    if isinstance(value, Mapping):
-        target = value.get("_target_")
-        if target is not None and not _full(str(target)).startswith(NETWORKS):
-            config.note_class(str(target), where)
-        for name, item in value.items():
-            _note_networks(config, item, f"{where}::{name}")
-    elif isinstance(value, list):
-        for index, item in enumerate(value):
-            _note_networks(config, item, f"{where}::{index}")
-
-
-def _network(value: Any, folder: Path, where: str) -> Any:
+def _network(value: Any, folder: Path) -> Any:
     """Build a network's entry; parts of it are built first."""
     if isinstance(value, list):
-        return [_network(item, folder, where) for item in value]
+        return [_network(item, folder) for item in value]
     if not isinstance(value, Mapping):
         return value
-    arguments = {
-        name: _network(item, folder, where)
-        for name, item in value.items()
-        if name not in ("_target_", "_desc_", "_disabled_")
-    }
     if "_target_" not in value:
-        return arguments
+        return {name: _network(item, folder) for name, item in value.items()}
+    if is_disabled(value):
+        return None
+    arguments = {name: _network(item, folder) for name, item in arguments_of(value).items()}
     return build_network(_full(str(value["_target_"])), arguments, folder)
 
 
-def _transforms(
-    config: PlainConfig, value: Any, where: str, key: str
-) -> Iterator[Mapping[str, Any]]:
-    """Yield transforms that act on the image, in order; note those that are not allowed."""
-    if isinstance(value, list):
-        for index, item in enumerate(value):
-            yield from _transforms(config, item, f"{where}::{index}", key)
-        return
+def _plain_inferer(config: PlainConfig) -> dict[str, Any]:
+    """Read the settings of the inferer, which is not built."""
+    value, where = config.follow(config.raw["inferer"], "inferer")
     if not isinstance(value, Mapping) or "_target_" not in value:
-        if isinstance(value, str):
-            return  # an expression, noted already
-        raise ModelError(f"{config.file}: {where} is no transform: {value!r}")
-    target = str(value["_target_"])
-    base = _DICTIONARY.sub("", _last(target))
-    path = target.rpartition(".")[0]
-    if value.get("_disabled_") in (True, "True", "true"):
-        return
-    if base not in TRANSFORMS or not f"{path}.".startswith(("monai.transforms.", ".")):
-        _refuse_random(base, config.file)
+        return {"class": str(config.plain(value, where))}
+    entry = config.plain({k: v for k, v in value.items() if k not in _INDIFFERENT}, where)
+    target, name = str(entry["_target_"]), class_name(entry["_target_"])
+    settings = arguments_of(entry)
+    if not target.startswith("monai.inferers.") and target != name:
         config.note_class(target, where)
-        return
-    if base == "Compose":
-        yield from _transforms(config, value.get("transforms", []), f"{where}::transforms", key)
-        return
-    keys = value.get("keys", key)
-    if key in ([keys] if isinstance(keys, str) else keys) and base not in SKIPPED:
-        yield value
-
-
-def _refuse_random(name: str, file: str) -> None:
-    if name.startswith("Rand"):
-        raise ModelError(
-            f"{file}: preprocessing draws at random ({name}); choose the config of inference with "
-            "config=NAME"
-        )
-
-
-def _transform(value: Mapping[str, Any], file: str) -> Callable[[Any], Any]:
-    from monai import transforms
-
-    name = _last(value["_target_"])
-    arguments = {k: v for k, v in value.items() if k not in ("_target_", "_desc_", "_disabled_")}
-    if "keys" in arguments:
-        arguments["allow_missing_keys"] = True
-    try:
-        built: Callable[[Any], Any] = getattr(transforms, name)(**arguments)
-    except (AttributeError, TypeError, ValueError) as error:
-        raise ModelError(f"{file}: the transform {name} cannot be built: {error}") from error
-    return built
+    elif name.startswith("SlidingWindow") and not settings.keys() <= set(_DECISIVE):
+        unknown = [key for key in settings if key not in _DECISIVE]
+        raise ModelError(f"{config.file}: {where}: {name} has no setting {', '.join(unknown)}")
+    return {"class": name, **settings}
 
 
 # -- with trust ---------------------------------------------------------------------------
-def _build_trusted(
-    folder: Path, raw: Mapping[str, Any], file: Path, network_name: str, key: str
-) -> tuple[nn.Module, tuple[Callable[[Any], Any], ...], Mapping[str, Any]]:
+def _build_trusted(folder: Path, config: PlainConfig, name: str, inputs: tuple[str, ...]) -> _Parts:
     """Let MONAI evaluate and build what is needed, with the bundle's folder on the import path."""
     from monai.bundle import ConfigParser
 
-    parser = ConfigParser(dict(raw))
-    if "bundle_root" in raw:
+    parser = ConfigParser(dict(config.raw))
+    if "bundle_root" in config.raw:
         parser["bundle_root"] = str(folder)
     with _importable(folder):
         try:
-            network = parser.get_parsed_content(network_name)
+            network = parser.get_parsed_content(name)
             preprocessing = parser.get_parsed_content("preprocessing")
             inferer = parser.get_parsed_content("inferer")
         except Exception as error:  # code of the bundle can raise anything
             raise ModelError(
-                f"{file}: building the bundle fails: {type(error).__name__}: {error}"
+                f"{config.file}: building the bundle fails: {type(error).__name__}: {error}"
             ) from error
-    if not isinstance(network, nn.Module):
-        raise ModelError(f"{file}: {network_name} gives a {type(network).__name__}, not a network")
-    settings = {name: value for name, value in vars(inferer).items() if not name.startswith("_")}
-    steps = tuple(_flat(preprocessing, str(file), key))
-    return network, steps, {"class": type(inferer).__name__, **settings}
-
-
-def _flat(value: Any, file: str, key: str) -> Iterator[Callable[[Any], Any]]:
-    from monai.transforms import Compose
-
-    if isinstance(value, (list, tuple)) or type(value) is Compose:
-        for item in value.transforms if type(value) is Compose else value:
-            yield from _flat(item, file, key)
-        return
-    base = _DICTIONARY.sub("", type(value).__name__)
-    _refuse_random(base, file)
-    if base in SKIPPED:
-        return
-    if hasattr(value, "keys"):
-        if key not in value.keys:
-            return
-        value.allow_missing_keys = True
-    yield value
+    kind = type(inferer)
+    is_monais = kind.__module__.startswith("monai.inferers.")
+    settings = {key: getattr(inferer, key) for key in _DECISIVE if hasattr(inferer, key)}
+    return (
+        network,
+        built_preprocessing(preprocessing, inputs, config.file),
+        {"class": kind.__name__ if is_monais else f"{kind.__module__}.{kind.__name__}", **settings},
+    )
 
 
 @contextmanager

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 import operator
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -22,23 +22,8 @@ _OPERATORS: Mapping[type, Any] = {
 }
 _REFERENCE = re.compile(r"@([A-Za-z_][\w]*(?:(?:::|#)\w+)*)")
 _LARGEST = 2**31
-_RESERVED = ("_mode_", "_requires_")
-
-# What may be built unasked. Transforms are named one by one: among MONAI's are some that take
-# functions, write files or start downloads.
-NETWORKS = ("monai.networks.", "torch.nn.")
-INFERERS = frozenset({"SlidingWindowInferer", "SlidingWindowInfererAdapt", "SimpleInferer"})
-SKIPPED = frozenset({
-    "LoadImage", "EnsureChannelFirst", "EnsureType", "ToTensor", "ToDevice", "CastToType",
-    "Identity",
-})  # fmt: skip
-TRANSFORMS = SKIPPED | {
-    "BorderPad", "CenterSpatialCrop", "ClipIntensityPercentiles", "Compose", "CropForeground",
-    "DivisiblePad", "Flip", "GaussianSmooth", "HistogramNormalize", "MedianSmooth",
-    "NormalizeIntensity", "Orientation", "RepeatChannel", "Resize", "ResizeWithPadOrCrop",
-    "Rotate90", "ScaleIntensity", "ScaleIntensityRange", "ScaleIntensityRangePercentiles",
-    "ShiftIntensity", "Spacing", "SpatialCrop", "SpatialPad", "ThresholdIntensity", "Zoom",
-}  # fmt: skip
+_RUNS = ("_mode_", "_requires_")
+_NO_ARGUMENTS = (*_RUNS, "_target_", "_desc_", "_disabled_")
 
 
 @dataclass
@@ -64,7 +49,15 @@ class PlainConfig:
 
     def entry(self, name: str) -> Any:
         """Return one entry as plain data; what would run code is noted and stays text."""
-        return self._plain(self.raw[name], name, ())
+        return self.plain(self.raw[name], name)
+
+    def plain(self, value: Any, where: str) -> Any:
+        """Return a value as plain data; what would run code is noted and stays text."""
+        return self._plain(value, where, ())
+
+    def follow(self, value: Any, where: str) -> tuple[Any, str]:
+        """Follow a reference, and no other that lies in what it refers to; value and place."""
+        return self._follow(value, where, ())[:2]
 
     def refuse_code(self) -> None:
         """Raise if anything met so far would run code.
@@ -87,23 +80,28 @@ class PlainConfig:
         self.would_run.append(f"{where}: {target}")
 
     def _plain(self, value: Any, where: str, seen: tuple[str, ...]) -> Any:
+        value, where, seen = self._follow(value, where, seen)
         if isinstance(value, Mapping):
-            if any(key in value for key in _RESERVED):
-                self.would_run.append(f"{where}: {', '.join(k for k in _RESERVED if k in value)}")
+            if any(key in value for key in _RUNS):
+                self.would_run.append(f"{where}: {', '.join(k for k in _RUNS if k in value)}")
             return {k: self._plain(v, f"{where}::{k}", seen) for k, v in value.items()}
         if isinstance(value, list):
             return [self._plain(item, f"{where}::{i}", seen) for i, item in enumerate(value)]
-        if not isinstance(value, str):
-            return value
-        if value.startswith("$"):
+        if isinstance(value, str) and value.startswith("$"):
             return self._expression(value, where, seen)
-        if value.startswith("@"):
-            return self._reference(value[1:], where, seen)
         return value
 
-    def _reference(self, name: str, where: str, seen: tuple[str, ...]) -> Any:
-        if name in seen:
-            raise ModelError(f"{self.file}: {' → '.join((*seen, name))} refer to each other")
+    def _follow(
+        self, value: Any, where: str, seen: tuple[str, ...]
+    ) -> tuple[Any, str, tuple[str, ...]]:
+        while isinstance(value, str) and value.startswith("@"):
+            name = value[1:]
+            if name in seen:
+                raise ModelError(f"{self.file}: {' → '.join((*seen, name))} refer to each other")
+            value, where, seen = self._named(name, where), name, (*seen, name)
+        return value, where, seen
+
+    def _named(self, name: str, where: str) -> Any:
         value: Any = self.raw
         for part in re.split("::|#", name):
             try:
@@ -111,7 +109,7 @@ class PlainConfig:
             except (KeyError, IndexError, ValueError, TypeError):
                 raise ModelError(f"{self.file}: {where} refers to @{name}, which is not there") \
                     from None  # fmt: skip
-        return self._plain(value, name, (*seen, name))
+        return value
 
     def _expression(self, text: str, where: str, seen: tuple[str, ...]) -> Any:
         """Value of an expression of numbers, lists and references; else it is noted."""
@@ -119,7 +117,7 @@ class PlainConfig:
 
         def stand_in(match: re.Match[str]) -> str:
             key = f"reference_{len(references)}"
-            references[key] = self._reference(match[1], where, seen)
+            references[key] = self._plain(match[0], where, seen)
             return key
 
         try:
@@ -128,6 +126,33 @@ class PlainConfig:
         except (SyntaxError, ValueError, TypeError, ArithmeticError, RecursionError):
             self.would_run.append(f"{where}: {text}")
             return text
+
+
+def class_name(target: Any) -> str:
+    """Last part of an import path."""
+    return str(target).rpartition(".")[2]
+
+
+def arguments_of(entry: Mapping[str, Any]) -> dict[str, Any]:
+    """Arguments in the entry of a class, without MONAI's own keys."""
+    return {name: value for name, value in entry.items() if name not in _NO_ARGUMENTS}
+
+
+def is_disabled(entry: Mapping[str, Any]) -> bool:
+    """Whether MONAI leaves a class out."""
+    return str(entry.get("_disabled_")).lower() == "true"
+
+
+def classes_in(value: Any, where: str) -> Iterator[tuple[str, str]]:
+    """Yield every class that plain data names, and its place."""
+    if isinstance(value, Mapping):
+        if "_target_" in value:
+            yield str(value["_target_"]), where
+        for name, item in value.items():
+            yield from classes_in(item, f"{where}::{name}")
+    elif isinstance(value, list):
+        for index, item in enumerate(value):
+            yield from classes_in(item, f"{where}::{index}")
 
 
 def _literal(node: ast.expr, names: Mapping[str, Any]) -> Any:

@@ -90,23 +90,41 @@ def read_dicom(files: Sequence[Path], where: str) -> tuple[NDArray[np.float32], 
     _refuse_colour(headers, files, where)
     if len(headers) == 1 and _is_radiograph(headers[0]):
         return _radiograph(files[0])
-    frames = [frame for h, path in zip(headers, files, strict=True) for frame in _frames(h, path)]
-    _check_alike(frames, where)
-    normal = np.cross(frames[0].across, frames[0].down)
-    frames.sort(key=lambda frame: float(frame.position @ normal))
-    step = _step(frames, normal, where)
+    frames, grid = _in_order(headers, files, where)
     data = np.empty((1, *frames[0].shape, len(frames)), np.float32)
     opened: tuple[Path, NDArray[np.float32]] | None = None
     for place, frame in enumerate(frames):
         if opened is None or opened[0] != frame.path:
             opened = (frame.path, _pixels(frame.path))
         data[0, :, :, place] = opened[1][frame.index].T
+    return data, grid
+
+
+def sorted_slices(files: Sequence[Path], where: str) -> tuple[list[Frame], Grid]:
+    """Slices of one series in the order of `read_dicom`, and its grid; pixels are not read.
+
+    Raises
+    ------
+    ImageError
+        As `read_dicom`.
+    """
+    return _in_order([read_header(path) for path in files], files, where)
+
+
+def _in_order(
+    headers: Sequence[Any], files: Sequence[Path], where: str
+) -> tuple[list[Frame], Grid]:
+    frames = [frame for h, path in zip(headers, files, strict=True) for frame in _frames(h, path)]
+    _check_alike(frames, where)
+    normal = np.cross(frames[0].across, frames[0].down)
+    frames.sort(key=lambda frame: float(frame.position @ normal))
     first = frames[0]
     affine = np.eye(4)
     affine[:3, 0] = first.across * first.spacing[0]
     affine[:3, 1] = first.down * first.spacing[1]
-    affine[:3, 2], affine[:3, 3] = step, first.position
-    return data, Grid(data.shape[1:], np.diag([-1.0, -1.0, 1.0, 1.0]) @ affine)
+    affine[:3, 2], affine[:3, 3] = _step(frames, normal, where), first.position
+    shape = (*first.shape, len(frames))
+    return frames, Grid(shape, np.diag([-1.0, -1.0, 1.0, 1.0]) @ affine)
 
 
 def _refuse_colour(headers: Sequence[Any], files: Sequence[Path], where: str) -> None:
