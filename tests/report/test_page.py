@@ -177,7 +177,7 @@ def test_size_is_kept_and_what_that_cost_is_said(build: Build, page: Callable[..
 
 def test_two_dimensional_image_needs_no_viewer(build: Build, page: Callable[..., Page]) -> None:
     made = page(build(grid=Grid((9, 13), np.diag([0.5, 0.7, 1.0])), channels=("grey",)))
-    assert len(made.find("img")) == 2 + 1
+    assert len(made.find("img")) == 2 * 2 + 1  # each target: the picture, and with its map
     assert not made.find("canvas")
     assert "not installed" not in made.text
 

@@ -110,7 +110,7 @@ def test_an_installed_module_is_named_with_its_file(tmp_path: Path) -> None:
     ("target", "arguments", "message"),
     [
         ("monai.networks.nets.UNett", {}, "has no 'UNett'; did you mean .*'UNet'"),
-        ("monai.networks.nots.UNet", {}, "cannot import monai.networks.nots"),
+        ("monai.networks.nets.nots.UNet", {}, "cannot import monai.networks.nets.nots"),
         ("torch.nn.Conv3d", {"in_chanels": 1}, "do not fit torch.nn.Conv3d.in_channels, .*TypeE"),
     ],
 )

@@ -58,6 +58,7 @@ class BoundScore:
         self._inner = question.pipeline.inner
         self._dtype = question.pipeline.compute.dtype
         self._is_anew = False
+        self._is_dense = question.pipeline.is_dense
         weighted = target.reduction == "weighted"
         if not question.pipeline.is_dense:
             mask = torch.ones(self._inner.shape, dtype=torch.bool)
@@ -91,9 +92,11 @@ class BoundScore:
     def describe(self) -> str:
         """One sentence for people."""
         target, name = self._target, self._info.class_names[self._index]
+        score = target.score.replace("_", " ")
+        if not self._is_dense:
+            return f"{score} of {name}"
         if target.reduction == "dice":
             return f"soft Dice of the probability of {name} with the mask {target.where}"
-        score = target.score.replace("_", " ")
         if target.reduction != "weighted":
             over = f"{self.n_voxels} voxels ({target.where})"
             return f"{target.reduction} of the {score} of {name} over {over}"

@@ -19,11 +19,13 @@ from voxplain.attribution.method import Method, Outcome, settings_of
 from voxplain.attribution.methods import method_of
 from voxplain.attribution.question import Question
 from voxplain.attribution.restore import restore_map
+from voxplain.attribution.scores import score_of
 from voxplain.attribution.targets import Target
 from voxplain.inference.compute import Compute, peak_memory_bytes
 from voxplain.inference.pipeline import Pipeline, open_pipeline
 from voxplain.models.model import Model
 from voxplain.records.attribution import Attribution
+from voxplain.records.class_score import ClassScore
 from voxplain.records.explanation import Explanation, TargetSummary
 from voxplain.records.provenance import Cost, Provenance
 from voxplain.regions.sums import RegionSums
@@ -187,6 +189,23 @@ def _result(
         provenance=provenance,
         attributions=maps,
         findings=findings_of(question, outcome, collector.totals, collector.peaks, gaps),
+        classes=() if pipeline.is_dense else _classes(question),
+    )
+
+
+def _classes(question: Question) -> tuple[ClassScore, ...]:
+    """Logit and probability of every class of a classifier, on the clean image."""
+    info = question.info
+    logits = question.prediction_logits.double().reshape(-1)
+    return tuple(
+        ClassScore(
+            name,
+            float(logits[i]),
+            None
+            if info.activation == "none"
+            else float(score_of(logits, i, "probability", info.activation)),
+        )
+        for i, name in enumerate(info.class_names)
     )
 
 

@@ -120,6 +120,11 @@ class ClassTarget:
                     f"{self.name}: {info.name} classifies whole images, its targets are "
                     "class:NAME alone"
                 )
+            if self.reduction != "sum":
+                raise TargetError(
+                    f"{self.name}: reduction {self.reduction!r} makes one number of many voxels, "
+                    f"and {info.name} gives one number a class; leave the reduction out"
+                )
             return BoundScore(question, self.name, names.index(self.class_name), self, None)
         mask = self._mask(question)
         if self.class_name is not None:

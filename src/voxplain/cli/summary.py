@@ -10,11 +10,13 @@ from rich.table import Table
 from rich.text import Text
 
 from voxplain.attribution import Estimate
-from voxplain.records import Explanation, Finding
+from voxplain.records import ClassScore, Explanation, Finding
+from voxplain.report.focus import is_divided
 from voxplain.report.wording import number, percent, seconds, storage
 
 N_TARGETS = 10
 N_REGIONS = 3
+N_CLASSES = 5
 _OUTCOMES = ("issue", "tip", "not applicable")
 
 
@@ -32,14 +34,22 @@ def print_summary(explanation: Explanation, folder: Path, files: Sequence[str]) 
     """
     console = Console(highlight=False, soft_wrap=False)
     reached = [target for target in explanation.targets if target.n_windows > 0]
-    table = Table(title=Text(f"{explanation.provenance.case}, {explanation.method}"))
+    title = Text(f"{explanation.provenance.case}, {explanation.method}")
+    table = Table(title=title, min_width=title.cell_len + 2)
     table.add_column("target")
     table.add_column(Text("score"), justify="right")
-    table.add_column(Text("regions with the largest shares of the map"))
+    divided = is_divided(explanation)
+    if divided:
+        table.add_column(Text("regions with the largest shares of the map"))
     for target in reached[:N_TARGETS]:
+        if not divided:
+            table.add_row(Text(target.name), number(target.score))
+            continue
         rows = explanation.table.top(target.name, N_REGIONS)
         shares = ", ".join(f"{name} {_percent(row.share)}" for name, row in rows.iterrows())
         table.add_row(Text(target.name), number(target.score), Text(shares))
+    if explanation.classes:
+        console.print(Text(_verdict(explanation.classes)), soft_wrap=True)
     if reached:
         console.print(table)
     if len(reached) > N_TARGETS:
@@ -55,6 +65,17 @@ def print_summary(explanation: Explanation, folder: Path, files: Sequence[str]) 
         soft_wrap=True,
     )
     console.print(Text(f"in {folder}: {', '.join(sorted(files))}"), soft_wrap=True)
+
+
+def _verdict(classes: Sequence[ClassScore]) -> str:
+    """Say what a classifier says: the likeliest classes, or the largest outputs."""
+    first = sorted(classes, key=lambda score: -score.logit)[:N_CLASSES]
+    said = ", ".join(
+        f"{s.name} {number(s.logit) if s.probability is None else _percent(s.probability)}"
+        for s in first
+    )
+    rest = len(classes) - len(first)
+    return f"the model says: {said}" + (f" and {rest} more" if rest else "")
 
 
 def finding_lines(findings: Sequence[Finding]) -> list[str]:

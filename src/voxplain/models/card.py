@@ -80,7 +80,10 @@ class InputCard(_Part):
     Parameters
     ----------
     channels
-        Names of the input channels in order.
+        Names of the image's channels in order.
+    repeat
+        Number of copies of the one channel that the network takes, e.g. 3 for a network of
+        colour pictures that sees grey ones; None for a channel of the image each.
     rank
         2 or 3 spatial axes; needed only where nothing else tells.
     orientation
@@ -90,10 +93,12 @@ class InputCard(_Part):
     size
         Fixed shape in voxels that every image is resized to; None keeps the shape.
     intensity
-        Steps in order, after the image was put on the model's grid.
+        Steps in order, after the image was put on the model's grid. With `repeat` the last one
+        may be a z-score with a mean and std for each copy; it is then a part of the network.
     """
 
     channels: Names
+    repeat: int | None = Field(default=None, ge=2)
     rank: Literal[2, 3] | None = None
     orientation: Annotated[StrictStr, AfterValidator(_orientation)] | None = None
     spacing: tuple[PositiveFloat, ...] | None = Field(default=None, min_length=2, max_length=3)
@@ -111,12 +116,45 @@ class InputCard(_Part):
                         f"{step.step} names a channel that is not there: {name!r}"
                         f"{nearest(name, self.channels)}"
                     )
+            if step is self.step_of_copies:
+                continue
             if isinstance(step, ZScore) and step.lengths - {len(self.channels)}:
                 raise ValueError(
                     f"zscore: expected one mean and std, or one for each of the "
                     f"{len(self.channels)} channels, got {step.mean} and {step.std}"
+                    f"{self._of_copies(step)}"
                 )
+        if self.repeat is not None and len(self.channels) > 1:
+            raise ValueError(
+                f"repeat copies one channel, and {len(self.channels)} are named "
+                f"({', '.join(self.channels)}); name the image's one channel"
+            )
         return self
+
+    @property
+    def step_of_copies(self) -> ZScore | None:
+        """The z-score whose numbers differ between the copies of the channel."""
+        step = self.intensity[-1] if self.intensity else None
+        if isinstance(step, ZScore) and step.lengths == {self.repeat} and step.over == "all":
+            return step
+        return None
+
+    @property
+    def steps_of_image(self) -> tuple[Step, ...]:
+        """Steps before the channel is repeated."""
+        return self.intensity if self.step_of_copies is None else self.intensity[:-1]
+
+    def _of_copies(self, step: ZScore) -> str:
+        if self.repeat is None:
+            (n,) = step.lengths if len(step.lengths) == 1 else (0,)
+            is_meant = len(self.channels) == 1 and n > 1
+            return f"; if the network takes {n} copies of it: repeat: {n}" if is_meant else ""
+        return (
+            f"; numbers for each of the {self.repeat} copies need over: all, and the z-score to "
+            "be the last step"
+            if step.lengths == {self.repeat}
+            else f", and as the last step one for each of the {self.repeat} copies"
+        )
 
 
 class WindowCard(_Part):

@@ -18,8 +18,10 @@ from voxplain.models.intensity import IntensityStep, apply_steps
 from voxplain.models.model import Activation, Model, ModelInfo, OutputKind
 from voxplain.models.network import build_network
 from voxplain.models.probe import probe
+from voxplain.models.repeat import repeated
 from voxplain.models.weights import find_weights, fit_weights, read_weights, weights_sha256
 from voxplain.space.grid import Grid
+from voxplain.space.picture import RGB
 from voxplain.space.resample import resample
 from voxplain.space.volume import Volume
 from voxplain.space.windows import WindowSettings
@@ -35,7 +37,7 @@ class CardModel(Model):
     info
         What voxplain must know.
     module
-        The network, kept as it is.
+        Takes what `prepare` gives.
     settings
         Orientation, spacing, fixed size and intensity steps.
     """
@@ -71,6 +73,34 @@ class CardModel(Model):
         """Return orientation, spacing, size and intensity steps, as in the card."""
         return self.settings.model_dump(mode="json", by_alias=True)
 
+    def check_image(self, image: Volume) -> None:
+        """Check rank and channels; say what to do about a slice, and grey against colour.
+
+        Raises
+        ------
+        ModelError
+            If they do not fit.
+        """
+        wanted = self.info.channel_names
+        if self.info.rank == 2 and image.grid.rank == 3 and 1 in image.grid.shape:
+            raise ModelError(
+                f"one slice of a volume (shape {image.grid.shape}) for a 2D model: save it as a "
+                "picture (PNG, TIFF) or array (NPY), rows and columns as the network knows them"
+            )
+        if len(wanted) == 1 and image.channels == RGB:
+            raise ModelError(
+                f"the model needs one grey channel ({wanted[0]}), the image is a colour picture "
+                "(red, green, blue): save it as grey, e.g. with Pillow "
+                "Image.open(FILE).convert('L').save(GREY)"
+            )
+        if wanted == RGB and image.n_channels == 1:
+            raise ModelError(
+                "the model needs a colour picture (red, green, blue), the image has one channel "
+                f"({image.channels[0]}); if the network was trained on grey pictures in all "
+                "three, write in its card input: {channels: [grey], repeat: 3}"
+            )
+        super().check_image(image)
+
     def prepare(self, image: Volume) -> Volume:
         """Image on the model's grid (linear interpolation) after the intensity steps.
 
@@ -85,7 +115,7 @@ class CardModel(Model):
         named = replace(image, channels=self.info.channel_names)
         grid = self.grid_of(image.grid)
         placed = named if grid == image.grid else resample(named, like=grid)
-        return apply_steps(placed, self.settings.intensity)
+        return apply_steps(placed, self.settings.steps_of_image)
 
 
 def load_card(card_path: Path, *, trust_code: bool = False) -> CardModel:
@@ -119,7 +149,7 @@ def load_card(card_path: Path, *, trust_code: bool = False) -> CardModel:
     weights_path = find_weights(folder, card.weights)
     fit_weights(module, read_weights(weights_path), str(weights_path))
     module.eval()
-    model = CardModel(_info(card, module), module, card.input)
+    model = CardModel(_info(card, module), repeated(module, card.input).eval(), card.input)
     probe(model, card.input.size)
     return model
 
@@ -129,6 +159,7 @@ def wrap(
     *,
     classes: Sequence[str] | Mapping[int, str],
     channels: Sequence[str],
+    repeat: int | None = None,
     window: WindowSettings | Sequence[int] | None = None,
     kind: OutputKind = "segmentation",
     activation: Activation = "softmax",
@@ -149,7 +180,10 @@ def wrap(
     classes
         Names of the output channels, in order or by id (0, 1, 2, …).
     channels
-        Names of the input channels in order.
+        Names of the image's channels in order.
+    repeat
+        Number of copies of the one channel that the module takes, e.g. 3 for a network of
+        colour pictures that sees grey ones.
     window
         Sliding windows, or only their shape in voxels (then the defaults of `WindowSettings`);
         None runs the whole image at once.
@@ -188,6 +222,7 @@ def wrap(
         "kind": kind,
         "input": {
             "channels": channels,
+            "repeat": repeat,
             "rank": rank,
             "orientation": orientation,
             "spacing": None if spacing is None else tuple(spacing),
@@ -202,7 +237,8 @@ def wrap(
         description = Description.model_validate(given)
     except ValidationError as error:
         raise ModelError(all_faults(label, sentences(error))) from None
-    model = CardModel(_info(description, module), module, description.input)
+    fed = repeated(module, description.input)
+    model = CardModel(_info(description, module), fed, description.input)
     if check:
         probe(model, description.input.size)
     return model

@@ -116,12 +116,17 @@ class ZScore(IntensityStep):
     def _check(self) -> ZScore:
         if (self.mean is None) != (self.std is None):
             raise ValueError("give both mean and std, or neither (then the image's own are used)")
-        numbers = (*_each(self.mean), *_each(self.std))
-        if not all(map(math.isfinite, numbers)) or not all(s > 0 for s in _each(self.std)):
+        numbers = (*self.fixed[0], *self.fixed[1])
+        if not all(map(math.isfinite, numbers)) or not all(s > 0 for s in self.fixed[1]):
             raise ValueError(
                 f"mean is finite and std is above 0, got mean {self.mean} and std {self.std}"
             )
         return self
+
+    @property
+    def fixed(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
+        """Fixed mean and std, one number or one a channel each; empty if the image's own."""
+        return _each(self.mean), _each(self.std)
 
     @property
     def lengths(self) -> set[int]:

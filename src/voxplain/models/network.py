@@ -12,14 +12,16 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, get_type_hints
 
+import torch
 from torch import nn
 
 from voxplain.errors import ModelError, TrustError
+from voxplain.models import timm_network
 from voxplain.space.labelmap import nearest
 
 # Where a class of a card may come from without trust. The rest of the two packages is not in
 # it: a card must not be able to name, say, torch.hub.load or torch.os.system.
-TRUSTED = ("monai.networks", "torch.nn")
+TRUSTED = ("monai.networks.nets", "monai.networks.blocks", "monai.networks.layers", "torch.nn")
 
 
 def build_network(
@@ -36,7 +38,8 @@ def build_network(
     folder
         The card's folder; modules in it can be imported if `trust_code` is set.
     trust_code
-        Allow code from outside ``monai.networks`` and ``torch.nn``.
+        Allow code from outside ``monai.networks`` and ``torch.nn``, and any argument of
+        ``timm.create_model``.
 
     Raises
     ------
@@ -44,19 +47,29 @@ def build_network(
         If other code would be imported and that is not allowed.
     ModelError
         If the path leads nowhere, the arguments do not fit, or no module comes out.
+
+    Notes
+    -----
+    Nothing is downloaded: ``pretrained`` of MONAI's and timm's networks is set to false, since
+    the weights come from the card's folder.
     """
     path, _, name = target.rpartition(".")
-    trusted = any(f"{path}.".startswith(f"{prefix}.") for prefix in TRUSTED)
+    is_timm = target == timm_network.TARGET
+    trusted = is_timm or any(f"{path}.".startswith(f"{prefix}.") for prefix in TRUSTED)
     if not (trusted or trust_code):
         raise TrustError(_what_would_run(target, folder))
+    if is_timm and not trust_code:
+        timm_network.check_arguments(arguments)
     with _importable(folder, path.split(".", maxsplit=1)[0], extend=trust_code and not trusted):
         factory = _attribute(path, name)
-        if trusted and not trust_code and not _makes_network(factory):
+        if trusted and not (trust_code or is_timm or _makes_network(factory)):
             raise TrustError(
-                f"network.target {target} is no network class of {' or '.join(TRUSTED)}, and "
+                f"network.target {target} is no network class of monai.networks or torch.nn, and "
                 "calling it could run any code; name a network class, or, if you trust this "
                 "card, allow it with --trust-code (Python: trust_code=True)"
             )
+        if trusted:
+            arguments = _without_download(factory, arguments)
         try:
             module = factory(**arguments)
         except Exception as error:
@@ -77,6 +90,7 @@ def _attribute(path: str, name: str) -> Any:
     except Exception as error:
         raise ModelError(
             f"network.target {path}.{name}: cannot import {path} ({type(error).__name__}: {error})"
+            f"{_remedy(path, error)}"
         ) from error
     if not hasattr(package, name):
         public = tuple(n for n in vars(package) if n[:1].isupper())
@@ -86,6 +100,29 @@ def _attribute(path: str, name: str) -> Any:
     if not callable(factory):
         raise ModelError(f"network.target {path}.{name} is not a class, but {factory!r}")
     return factory
+
+
+def _remedy(path: str, error: Exception) -> str:
+    if isinstance(error, ModuleNotFoundError) and error.name == path == "timm":
+        return "; install it: pip install timm"
+    if "torchvision" in str(error):
+        return (
+            f"; it needs torchvision, whose build does not fit torch {torch.__version__}: install "
+            "the two together, as https://pytorch.org/get-started tells for this machine"
+        )
+    return ""
+
+
+def _without_download(factory: Any, arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """Arguments with `pretrained` off: the weights are the card's."""
+    asked = [name for name, value in arguments.items() if name.startswith("pretrained") and value]
+    if asked:
+        raise ModelError(
+            f"network.arguments.{asked[0]}: nothing is downloaded, the weights come from the "
+            "card's folder; remove it"
+        )
+    has_it = "pretrained" in _parameters(factory)
+    return {**arguments, "pretrained": False} if has_it else dict(arguments)
 
 
 def _makes_network(factory: Any) -> bool:
@@ -100,11 +137,16 @@ def _makes_network(factory: Any) -> bool:
 
 
 def _signature(factory: Any) -> str:
+    names = _parameters(factory)
+    return f"({', '.join(names)})" if names else ""
+
+
+def _parameters(factory: Any) -> list[str]:
+    """Names of a callable's parameters; none where they cannot be told."""
     try:
-        names = list(inspect.signature(factory).parameters)
+        return list(inspect.signature(factory).parameters)
     except (TypeError, ValueError):
-        return ""
-    return f"({', '.join(names)})"
+        return []
 
 
 def _what_would_run(target: str, folder: Path) -> str:
@@ -118,7 +160,7 @@ def _what_would_run(target: str, folder: Path) -> str:
         where = f"module {top!r} from {spec.origin}"
     return (
         f"loading this model would import {target} and run its code: {where}. Only network "
-        f"classes of {' and '.join(TRUSTED)} are imported unasked. Read the code first; if you "
+        f"classes of monai.networks and torch.nn are imported unasked. Read the code first; if you "
         "trust it, allow it with --trust-code (Python: trust_code=True)"
     )
 

@@ -53,7 +53,7 @@ def probe(model: Model, size: tuple[int, ...] | None = None) -> None:
         fault = _fault(model, shape)
         if not fault:
             return
-    raise ModelError(f"{model.info.name}: {fault}{_hint(model)}")
+    raise ModelError(f"{model.info.name}: {fault}{_hint(model, size)}")
 
 
 def _shapes(model: Model, size: tuple[int, ...] | None) -> list[tuple[int, ...]]:
@@ -96,20 +96,23 @@ def _fault(model: Model, shape: tuple[int, ...]) -> str:
     )
 
 
-def _hint(model: Model) -> str:
+def _hint(model: Model, size: tuple[int, ...] | None) -> str:
     """Say what the network's first convolution expects, where the description differs."""
+    missing = size is None and model.info.kind == "classification"
+    otherwise = "; if the network takes one shape only, say so: input.size" if missing else ""
     convolution = next(
         (m for m in model.module.modules() if isinstance(m, (nn.Conv2d, nn.Conv3d))), None
     )
     if convolution is None:
-        return ""
+        return otherwise
     rank, wanted = len(convolution.kernel_size), convolution.in_channels
     if rank != model.info.rank:
         return f". Its first convolution is {rank}D, the model is described as {model.info.rank}D"
     names = model.info.channel_names
     if wanted != len(names):
+        advice = f"; if they are copies of it: repeat: {wanted}" if len(names) == 1 else ""
         return (
             f". Its first convolution takes {wanted} channels, the description names {len(names)} "
-            f"({', '.join(names)})"
+            f"({', '.join(names)}){advice}"
         )
-    return ""
+    return otherwise

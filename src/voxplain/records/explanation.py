@@ -21,6 +21,7 @@ from voxplain.records.archive import (
     write_json,
 )
 from voxplain.records.attribution import Attribution, Kind
+from voxplain.records.class_score import ClassScore
 from voxplain.records.display import render
 from voxplain.records.finding import Finding
 from voxplain.records.provenance import Provenance
@@ -102,6 +103,8 @@ class Explanation:
         Name of the method.
     findings
         Coded remarks, e.g. a vanishing cotangent or an absent class.
+    classes
+        What a classifier says of each of its classes; empty for a segmentation.
     provenance
         How it was made.
 
@@ -124,6 +127,7 @@ class Explanation:
     provenance: Provenance
     attributions: Mapping[str, Attribution] = field(default_factory=dict)
     findings: tuple[Finding, ...] = ()
+    classes: tuple[ClassScore, ...] = ()
 
     def __post_init__(self) -> None:
         parts = {
@@ -228,6 +232,7 @@ class Explanation:
                 "method": self.method,
                 "targets": [asdict(target) for target in self.targets],
                 "findings": [asdict(finding) for finding in self.findings],
+                "classes": [asdict(score) for score in self.classes],
                 "prediction": prediction,
                 "regions": regions,
                 "attributions": attributions,
@@ -287,6 +292,7 @@ class Explanation:
                     for name, file in known["attributions"].items()
                 },
                 findings=tuple(Finding(**finding) for finding in known["findings"]),
+                classes=tuple(ClassScore(**score) for score in known.get("classes", ())),
             )
         except (KeyError, TypeError) as error:
             raise RecordError(f"{folder / _INDEX} is incomplete: {error!r}") from error

@@ -39,7 +39,7 @@ def region_matrix(explanation: Explanation) -> Drawing:
     left = 0.35 + 0.0085 * size * max(len(str(t)) for t in table.index)
     bottom = 0.35 + 0.0085 * size * max(len(str(r)) for r in table.columns)
     wide, high = cell * n_columns, cell * n_rows
-    figure = blank(left + wide + 1.1, bottom + high + 0.45)
+    figure = blank(max(left + wide + 1.1, left + 2.2), bottom + high + 0.45)  # the title's width
     width, height = figure.get_size_inches()
     axes = figure.add_axes((left / width, bottom / height, wide / width, high / height))
     values = table.to_numpy(dtype=np.float64)

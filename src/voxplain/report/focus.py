@@ -33,6 +33,11 @@ class Focus:
     reason: str
 
 
+def is_divided(explanation: Explanation) -> bool:
+    """Whether there are regions to compare; a classifier without any has the whole image."""
+    return len(explanation.regions.region_names) > 1
+
+
 def region_rows(explanation: Explanation, target: str) -> pd.DataFrame:
     """Rows of one target, channels summed, largest share first.
 
@@ -79,6 +84,8 @@ def focus(explanation: Explanation, target: str) -> Focus:
     """
     rows = region_rows(explanation, target)
     known = [n for n in explanation.regions.region_names if n != BACKGROUND]
+    if not is_divided(explanation):
+        known = []
     rows = rows[rows["region"].isin(known) & (rows["share"] > 0)]
     kept = explanation.attributions.get(target)
     strength = None if kept is None else np.abs(kept.flat())

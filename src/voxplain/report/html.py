@@ -15,8 +15,9 @@ from markupsafe import Markup
 
 from voxplain.records.explanation import Explanation
 from voxplain.report.layers import pack
-from voxplain.report.page import contents, viewer_contents
+from voxplain.report.page import contents
 from voxplain.report.scale import Scale
+from voxplain.report.volumes import viewer_contents
 from voxplain.report.wording import number, percent
 from voxplain.space.write import atomic_file
 
@@ -98,7 +99,8 @@ def _with_viewer(explanation: Explanation, page: dict[str, Any], max_mb: float) 
     if room < _LEAST_ROOM:
         note = f"The interactive viewer is left out: with it the page would exceed {max_mb:g} MB."
         return {**plain, "notes": [*page["notes"], note]}
-    return {**full, **viewer_contents(explanation, pack(explanation, room), page["places"])}
+    volumes = viewer_contents(explanation, pack(explanation, room), page["places"])
+    return {**full, **volumes, "notes": [*page["notes"], *volumes["notes"]]}
 
 
 def _asset(name: str) -> str:

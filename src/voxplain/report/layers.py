@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from voxplain.records.explanation import Explanation
+from voxplain.report.focus import is_divided
 from voxplain.report.scale import is_hounsfield, limit
 from voxplain.space.box import Box
 from voxplain.space.grid import Grid
@@ -137,10 +138,10 @@ def _pack(
 
 
 def _label_maps(explanation: Explanation) -> list[tuple[str, LabelMap]]:
-    """Prediction and regions; once if they are the same."""
+    """Prediction and regions; once if they are the same, none of an undivided image."""
     prediction, regions = explanation.prediction, explanation.regions
     if prediction is None:
-        return [("regions", regions)]
+        return [("regions", regions)] if is_divided(explanation) else []
     is_same = prediction is regions or (
         prediction.names == regions.names and np.array_equal(prediction.layers, regions.layers)
     )

@@ -8,14 +8,14 @@ from typing import Any
 import numpy as np
 
 from voxplain.records.explanation import Explanation, TargetSummary
-from voxplain.report.colours import label_colours, legend_css, viewer_map
-from voxplain.report.figures import region_matrix
-from voxplain.report.focus import Focus, focus, region_rows
-from voxplain.report.layers import Layers
+from voxplain.report.colours import legend_css
+from voxplain.report.focus import Focus, focus, is_divided, region_rows
+from voxplain.report.ground import is_colour
+from voxplain.report.matrix import matrix
 from voxplain.report.pictures import picture
 from voxplain.report.plane import obliquity_degrees, planes_through
-from voxplain.report.plane_figures import plane_figure
-from voxplain.report.scale import QUANTILE, Scale, intensity_window, is_hounsfield, limits
+from voxplain.report.plane_figures import bare_figure, plane_figure
+from voxplain.report.scale import Scale, limits
 from voxplain.report.wording import number, percent, seconds, short, storage
 from voxplain.space.labelmap import BACKGROUND
 
@@ -30,8 +30,7 @@ def contents(explanation: Explanation, scale: Scale) -> dict[str, Any]:
     ends = limits(explanation, scale)
     passes = f"{cost.n_forward:,} forward".replace(",", "\u202f")
     back = f"{cost.n_backward:,} backward".replace(",", "\u202f")
-    regions = explanation.table.regions
-    n_named = len(regions) - (BACKGROUND in regions)
+    window_words = "" if explanation.classes else " of one window"
     kept = len(explanation.attributions)
     return {
         "case": provenance.case,
@@ -39,12 +38,16 @@ def contents(explanation: Explanation, scale: Scale) -> dict[str, Any]:
         "method": explanation.method,
         "unit": explanation.unit,
         "kind_words": _KINDS[explanation.kind],
-        "n_regions": len(regions),
+        "classes": explanation.classes,
+        "is_divided": is_divided(explanation),
+        "has_prediction": explanation.prediction is not None,
+        "over_words": _over_words(explanation),
+        "voxels": "pixels" if explanation.image.grid.rank == 2 else "voxels",
         "facts": [
-            ("method", explanation.method, explanation.kind),
+            ("method", explanation.method.replace("_", "_\u200b"), explanation.kind),
             ("targets", len(explanation.targets), f"{kept} with a map"),
-            ("regions", n_named, "and the background" if BACKGROUND in regions else ""),
-            ("passes of a window", passes, back),
+            ("regions", *_regions_fact(explanation)),
+            ("passes" if explanation.classes else "passes of a window", passes, back),
             ("time", seconds(cost.seconds), f"at most {storage(cost.peak_memory_bytes)}"),
             (
                 "image",
@@ -61,16 +64,31 @@ def contents(explanation: Explanation, scale: Scale) -> dict[str, Any]:
         "places": places,
         "scale_words": "; one scale for all targets" if scale == "shared" else "; its own scale",
         "plane_words": _plane_words(explanation),
-        **_matrix(explanation),
+        **(matrix(explanation) if is_divided(explanation) else {}),
         "gap_words": _gap_words(explanation),
         "cost_words": (
-            f"In all {passes} and {back} passes of one window through the network, "
+            f"In all {passes} and {back} passes{window_words} through the network, "
             f"{seconds(cost.seconds)}, at most {storage(cost.peak_memory_bytes)} of memory."
         ),
         "provenance": list(_flat(provenance.to_dict())),
         "version": provenance.versions.get("voxplain", ""),
-        "notes": _channel_notes(explanation),
+        "notes": _channel_notes(explanation) + _region_notes(explanation),
     }
+
+
+def _regions_fact(explanation: Explanation) -> tuple[object, str]:
+    regions = explanation.table.regions
+    if not is_divided(explanation):
+        return "none", "the whole image"
+    has_background = BACKGROUND in regions
+    return len(regions) - has_background, "and the background" if has_background else ""
+
+
+def _over_words(explanation: Explanation) -> str:
+    n_regions = len(explanation.table.regions)
+    if not is_divided(explanation):
+        return "the whole image"
+    return f"{n_regions} region" + "s" * (n_regions != 1)
 
 
 def _spacing(explanation: Explanation) -> str:
@@ -84,9 +102,19 @@ def _channel_notes(explanation: Explanation) -> list[str]:
     channels = explanation.image.channels
     if len(channels) == 1:
         return []
+    below = "picture in grey" if is_colour(explanation.image) else f"channel {channels[0]}"
     return [
-        f"Drawn over the channel {channels[0]}; maps and bars are summed over the "
+        f"Drawn over the {below}; maps and bars are summed over the "
         f"{len(channels)} channels {', '.join(channels)}."
+    ]
+
+
+def _region_notes(explanation: Explanation) -> list[str]:
+    if is_divided(explanation):
+        return []
+    return [
+        "A classifier predicts no regions and none were given, so the map is summed over the "
+        "whole image; --regions FILE divides it."
     ]
 
 
@@ -116,7 +144,8 @@ def _sign_words(explanation: Explanation) -> str:
         return "blue speaks against the target, orange for it"
     if explanation.method in ("smoothgrad_squared", "vargrad"):
         return "size of the slope, without sign"
-    return "where brighter voxels raise the target: orange; lower it: blue"
+    voxels = "pixels" if explanation.image.grid.rank == 2 else "voxels"
+    return f"where brighter {voxels} raise the target: orange; lower it: blue"
 
 
 def _first_shown(explanation: Explanation) -> int:
@@ -134,14 +163,18 @@ def _target(
     explanation: Explanation, target: TargetSummary, place: Focus, ends: Mapping[str, float]
 ) -> dict[str, Any]:
     end = ends.get(target.name, 0.0)
-    pictures = []
     planes = planes_through(explanation.image.grid, place.index)
-    for plane in planes:
-        figure = plane_figure(explanation, target.name, plane, place, end)
-        drawn = picture(figure, dpi=110, is_lossless=False)
-        pictures.append(
-            {"title": plane.title, "uri": drawn.uri, "width": drawn.width, "height": drawn.height}
-        )
+    figures = [
+        (plane.title, plane_figure(explanation, target.name, plane, place, end)) for plane in planes
+    ]
+    if explanation.image.grid.rank == 2 and target.name in explanation.attributions:
+        planes *= 2  # a map hides much of the one picture there is
+        figures = [("image", bare_figure(explanation, planes[0])), ("with the map", figures[0][1])]
+    pictures = [
+        {"title": title, "uri": drawn.uri, "width": drawn.width, "height": drawn.height}
+        for title, figure in figures
+        for drawn in (picture(figure, dpi=110, is_lossless=False),)
+    ]
     rows = region_rows(explanation, target.name)
     longest = max(float(rows["positive"].max()), float(-rows["negative"].min())) or 1.0
     gap = None if target.gap is None else float(target.gap)
@@ -155,7 +188,7 @@ def _target(
         "n_windows": target.n_windows,
         "has_map": target.name in explanation.attributions,
         "limit": short(end) if end > 0 else "",
-        "focus": place.reason + ("" if np.isnan(place.share) else f", {percent(place.share)}"),
+        **_focus_words(explanation, place),
         "planes": pictures,
         "columns": " ".join(f"{plane.size_mm[1]:.4g}fr" for plane in planes),
         "most": round(540 * sum(p.size_mm[1] for p in planes) / max(p.size_mm[0] for p in planes)),
@@ -170,34 +203,12 @@ def _target(
     }
 
 
-def _matrix(explanation: Explanation) -> dict[str, Any]:
-    drawing = region_matrix(explanation)
-    drawn = picture(drawing.figure, dpi=160, is_lossless=True)
-    values = drawing.table.to_numpy(dtype=np.float64)
-    top = float(np.nanmax(values)) if np.isfinite(values).any() else 0.0
-    overlap = (
-        "" if explanation.regions.is_disjoint else "; regions overlap, so a row may exceed 100"
-    )
-    return {
-        "matrix_uri": drawn.uri,
-        "matrix_width": drawn.width,
-        "matrix_height": drawn.height,
-        "overlap_words": overlap,
-        "matrix_columns": [str(c) for c in drawing.table.columns],
-        "matrix_rows": [
-            (str(name), [_cell(value, top) for value in row])
-            for name, row in zip(drawing.table.index, values.tolist(), strict=True)
-        ],
-    }
-
-
-def _cell(value: float, top: float) -> dict[str, Any]:
-    is_drawn = top > 0 and value > 0
-    return {
-        "value": f"{value:.6g}",
-        "text": "–" if np.isnan(value) else f"{100 * value:.1f}",
-        "strength": round(75 * (value / top) ** 0.5) if is_drawn else 0,
-    }
+def _focus_words(explanation: Explanation, place: Focus) -> dict[str, str]:
+    """Where planes are cut; a picture is not cut, its strongest region is named in the legend."""
+    share = "" if np.isnan(place.share) else f", {percent(place.share)}"
+    if explanation.image.grid.rank == 3:
+        return {"focus": f"through the {place.reason}{share}", "strongest": ""}
+    return {"focus": "", "strongest": "" if place.region is None else f" {place.region}{share}"}
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
@@ -208,94 +219,3 @@ def _flat(values: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
         else:
             rows.append((f"{prefix}{name}".replace("_", " "), str(value)))
     return rows
-
-
-def viewer_contents(
-    explanation: Explanation, layers: Layers, places: Mapping[str, Focus]
-) -> dict[str, Any]:
-    """Collect what the page's viewer needs: the volumes, how to show them, where to look."""
-    order = {t.name: i for i, t in enumerate(explanation.targets)}
-    low, high = intensity_window(explanation.image)
-    labels: list[dict[str, Any]] = [
-        {
-            "id": f"layer-labels-{i}",
-            "name": layer.name,
-            "names": list(names),
-            "colours": label_colours(len(names) - 1),
-        }
-        for i, (layer, names) in enumerate(layers.labels)
-    ]
-    maps: list[dict[str, Any]] = [
-        {
-            "id": f"layer-map-{i}",
-            "target": order[layer.name],
-            "unit": layer.unit,
-            "limit": layer.limit,
-        }
-        for i, layer in enumerate(layers.maps)
-    ]
-    grid = explanation.image.grid
-    data = {
-        "image": explanation.image.channels[0],
-        "unit": explanation.unit,
-        "window": [low, high],
-        "labels": labels,
-        "maps": maps,
-        "colours": {"positive": viewer_map(1), "negative": viewer_map(-1)},
-        "focus": [grid.to_world(places[t.name].index).tolist() for t in explanation.targets],
-    }
-    texts = [{"id": "layer-image", "text": layers.image.text}]
-    texts += [
-        {"id": item["id"], "text": layer.text}
-        for item, (layer, _) in zip(labels, layers.labels, strict=True)
-    ]
-    texts += [
-        {"id": item["id"], "text": layer.text}
-        for item, layer in zip(maps, layers.maps, strict=True)
-    ]
-    return {
-        "data": {"viewer": data},
-        "layers": texts,
-        "label_names": [layer.name for layer, _ in layers.labels],
-        "has_maps": bool(maps),
-        "windows": _windows(explanation),
-        "notes": _channel_notes(explanation) + _layer_notes(explanation, layers),
-    }
-
-
-def _windows(explanation: Explanation) -> list[dict[str, Any]]:
-    if not is_hounsfield(explanation.image):
-        return []
-    return [
-        {"name": "soft tissue", "low": -160, "high": 240},
-        {"name": "lung", "low": -1000, "high": 200},
-        {"name": "bone", "low": -300, "high": 1000},
-    ]
-
-
-def _layer_notes(explanation: Explanation, layers: Layers) -> list[str]:
-    notes = []
-    if layers.maps:
-        beyond = max(layer.n_beyond for layer in layers.maps) / explanation.image.grid.n_voxels
-        notes.append(
-            "In this page maps have 8 bits: 127 steps to either side of zero up to the "
-            f"{100 * QUANTILE:g}th percentile of |a|; what lies beyond (at most "
-            f"{100 * beyond:.2g} % of voxels) is shown like it. Saved attribution NIfTI files "
-            "(--save-maps) hold full precision."
-        )
-    shrunk = [
-        f"{what} over cubes of {factor} × {factor} × {factor} voxels"
-        for what, factor in (("maps are averaged", layers.map_factor),
-                             ("image and labels are reduced", layers.image_factor))
-        if factor > 1
-    ]  # fmt: skip
-    if shrunk:
-        notes.append(f"To keep this page small, in the viewer {' and '.join(shrunk)}.")
-    if layers.outside > 0.001:
-        notes.append(
-            "The viewer is cropped to the body; at most "
-            f"{percent(layers.outside)} of a map's |a| lies outside."
-        )
-    if any(not m.is_disjoint for m in (explanation.prediction, explanation.regions) if m):
-        notes.append("Where labels overlap, the viewer shows the last of them.")
-    return notes

@@ -16,9 +16,10 @@ from voxplain.errors import TargetError
 from voxplain.records.explanation import Explanation
 from voxplain.report.colours import GROUND, INK, diverging, over_ground
 from voxplain.report.drawing import MUTED, Drawing, blank
-from voxplain.report.focus import Focus, focus, own_region
+from voxplain.report.focus import Focus, focus, is_divided, own_region
+from voxplain.report.ground import ground, is_colour
 from voxplain.report.plane import Plane, obliquity_degrees, planes_through
-from voxplain.report.scale import Scale, intensity_window, limits
+from voxplain.report.scale import Scale, intensity_window, limits, span
 from voxplain.report.wording import short
 from voxplain.space.labelmap import nearest
 
@@ -116,9 +117,13 @@ def draw_plane(
     black, white = window or intensity_window(explanation.image)
     height, width = plane.size_mm
     extent = (0.0, width, height, 0.0)
-    ground = plane.take(explanation.image.data[0])
     axes.imshow(
-        ground, cmap="gray", vmin=black, vmax=white, extent=extent, interpolation="bilinear"
+        plane.take(ground(explanation.image)),
+        cmap="gray",
+        vmin=black,
+        vmax=white,
+        extent=extent,
+        interpolation="bilinear",
     )
     kept = explanation.attributions.get(target)
     if kept is not None:
@@ -183,7 +188,10 @@ def _legend(figure: Figure, explanation: Explanation, end: float) -> None:
         words = f"planes follow the image's axes, {tilt:.1f}° oblique"
         figure.text(2.65 / wide, 0.16 / tall, words, fontsize=8, color=MUTED)
     x = 0.1
-    for name, _, colour, dashes in _OUTLINES:
+    has_lines = (explanation.prediction is not None, is_divided(explanation))
+    for (name, _, colour, dashes), has_line in zip(_OUTLINES, has_lines, strict=True):
+        if not has_line:
+            continue
         line = Line2D(
             [x / wide, (x + 0.25) / wide],
             [0.2 / tall] * 2,
@@ -199,10 +207,32 @@ def plane_figure(
     explanation: Explanation, target: str, plane: Plane, place: Focus, end: float
 ) -> Figure:
     """Draw one plane without margins, for a page that sets titles and legend itself."""
+    figure, axes = _frame(plane)
+    draw_plane(axes, explanation, target, plane, place, end)
+    return figure
+
+
+def bare_figure(explanation: Explanation, plane: Plane) -> Figure:
+    """Draw a picture as it is, without map and outlines, in its own colours."""
+    figure, axes = _frame(plane)
+    image = explanation.image
+    shown = np.moveaxis(image.data, 0, -1) if is_colour(image) else ground(image)[..., None]
+    black, white = span(shown)
+    colours = np.clip((shown - black) / (white - black), 0, 1)
     height, width = plane.size_mm
-    # one scale for every plane of an image, so that letters and lines are alike
+    axes.imshow(
+        np.broadcast_to(colours, (*colours.shape[:-1], 3)),
+        extent=(0.0, width, height, 0.0),
+        interpolation="bilinear",
+    )
+    axes.set_axis_off()
+    return figure
+
+
+def _frame(plane: Plane) -> tuple[Figure, Axes]:
+    """Figure that one plane fills; one scale for all of an image, so that lines are alike."""
+    height, width = plane.size_mm
     extent = [n * s for n, s in zip(plane.grid.shape, plane.grid.spacing, strict=True)]
     scale = 5.2 / max(extent)
     figure = blank(width * scale, height * scale, GROUND)
-    draw_plane(figure.add_axes((0, 0, 1, 1)), explanation, target, plane, place, end)
-    return figure
+    return figure, figure.add_axes((0, 0, 1, 1))

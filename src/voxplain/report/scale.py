@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from voxplain.records.explanation import Explanation
+from voxplain.report.ground import ground
 from voxplain.space.volume import Volume
 
 Scale = Literal["shared", "own"]
@@ -48,11 +49,16 @@ def is_hounsfield(image: Volume) -> bool:
 
 
 def intensity_window(image: Volume) -> tuple[float, float]:
-    """Intensities of black and white of the first channel.
+    """Intensities of black and white of what is drawn below a map (see `ground`).
 
     CT: −160 to 240 HU, the usual window of soft tissue. Else the 0.5th and 99.5th percentile.
     """
     if is_hounsfield(image):
         return -160.0, 240.0
-    low, high = np.percentile(image.data[0], [0.5, 99.5]).tolist()
+    return span(ground(image))
+
+
+def span(values: NDArray[np.floating[Any]]) -> tuple[float, float]:
+    """0.5th and 99.5th percentile; one unit apart for constant values."""
+    low, high = np.percentile(values, [0.5, 99.5]).tolist()
     return (low, high) if high > low else (low, low + 1.0)
