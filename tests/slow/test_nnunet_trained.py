@@ -68,4 +68,4 @@ def test_it_is_explained_and_predicts_as_nnunet(
     ).layers[0]
     for label in (1, 3):  # lung, liver
         both = ((found == label) & (truth == label)).sum()
-        assert 2 * both / ((found == label).sum() + (truth == label).sum()) > 0.8
+        assert 2 * both / ((found == label).sum() + (truth == label).sum()) > 0.7
