@@ -174,7 +174,9 @@ def test_nothing_identifies_the_patient(series: Path, tmp_path: Path) -> None:
     assert "PID-77-4711" not in done.output
     for file in (tmp_path / "x").iterdir():
         assert "Doe" not in file.name
-        assert pydicom.dcmread(file).PatientID == "PID-77-4711"  # copied, so that an archive files it
+        assert (
+            pydicom.dcmread(file).PatientID == "PID-77-4711"
+        )  # copied, so that an archive files it
     for file in (tmp_path / "saved").rglob("*"):
         assert b"PID-77-4711" not in file.read_bytes()
 

@@ -201,8 +201,10 @@ def _key_images(explanation: Explanation, source: Source) -> Iterator[tuple[str,
     stems = slugs([target.name for target in explanation.targets])
     series = hd.UID()
     for number, target in enumerate(explanation.targets, 1):
-        drawn = planes(explanation, target.name).png()
-        picture = np.array(Image.open(BytesIO(drawn)).convert("RGB"))
+        title = f"{target.name}: {explanation.method} of {explanation.provenance.model}"
+        drawing = planes(explanation, target.name)
+        drawing.figure.text(0.01, 0.99, f"{title}; research only, not for diagnosis", va="top")
+        picture = np.array(Image.open(BytesIO(drawing.png())).convert("RGB"))
         written = hd.sc.SCImage.from_ref_dataset(
             source.headers[0],
             pixel_array=picture,
