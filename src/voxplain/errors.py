@@ -55,6 +55,10 @@ class DataError(VoxplainError):
     """A data folder or list of cases cannot be understood, or breaks its own layout."""
 
 
+class TrainingError(VoxplainError):
+    """A recipe, its data or a saved state cannot be trained with."""
+
+
 class MissingExtraError(VoxplainError):
     """An optional dependency is needed and not installed."""
 

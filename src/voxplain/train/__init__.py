@@ -1,7 +1,7 @@
 """Training a network on a cohort: a recipe in, a MONAI bundle out."""
 
+from voxplain.errors import TrainingError
 from voxplain.train.bundle import Trained
-from voxplain.train.faults import TrainingError
 from voxplain.train.loop import Moment
 from voxplain.train.planning import Plan, plan
 from voxplain.train.presets import PRESETS

@@ -11,10 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from voxplain.data import Case, Cohort
-from voxplain.errors import GridError, LabelError, all_faults
+from voxplain.errors import GridError, LabelError, TrainingError, all_faults
 from voxplain.space import Grid, read_labels
 from voxplain.space.labelmap import BACKGROUND, nearest
-from voxplain.train.faults import TrainingError
 
 Given = Mapping[str, Sequence[str | int]]
 

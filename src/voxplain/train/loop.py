@@ -15,9 +15,9 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader
 
+from voxplain.errors import TrainingError
 from voxplain.inference.heap import kept_heap
 from voxplain.train.crops import Crops, Order, collate, seed_of
-from voxplain.train.faults import TrainingError
 from voxplain.train.losses import build_loss
 from voxplain.train.memory import out_of_memory_said_plainly
 from voxplain.train.ranks import Rank

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torch.autograd.graph import saved_tensors_hooks
 
-from voxplain.train.faults import TrainingError
+from voxplain.errors import TrainingError
 from voxplain.train.recipe import Recipe
 
 _COPIES = 4  # weights, gradients, two moments of AdamW

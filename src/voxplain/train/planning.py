@@ -8,9 +8,9 @@ from monai.bundle import ConfigParser
 from torch import nn
 
 from voxplain.data import Cohort
+from voxplain.errors import TrainingError
 from voxplain.train.classes import Joining, join
 from voxplain.train.crops import Order
-from voxplain.train.faults import TrainingError
 from voxplain.train.memory import guess_bytes
 from voxplain.train.networks import network_definition
 from voxplain.train.recipe import Recipe

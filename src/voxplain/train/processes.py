@@ -10,8 +10,7 @@ from typing import Any, TypeVar
 from torch.multiprocessing import get_context
 from torch.multiprocessing.spawn import ProcessException, spawn
 
-from voxplain.errors import VoxplainError
-from voxplain.train.faults import TrainingError
+from voxplain.errors import TrainingError, VoxplainError
 from voxplain.train.loop import Moment, Progress
 
 Fixed = TypeVar("Fixed")

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 import torch
 from torch import distributed
 
+from voxplain.errors import TrainingError
 from voxplain.inference.compute import Compute
-from voxplain.train.faults import TrainingError
 
 
 @dataclass(frozen=True)

@@ -9,9 +9,8 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from voxplain.errors import all_faults
+from voxplain.errors import TrainingError, all_faults
 from voxplain.space.labelmap import nearest
-from voxplain.train.faults import TrainingError
 from voxplain.train.presets import PRESETS
 from voxplain.train.recipe import Recipe
 

@@ -10,8 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from voxplain.data import Case, Cohort
-from voxplain.errors import all_faults
-from voxplain.train.faults import TrainingError
+from voxplain.errors import TrainingError, all_faults
 
 
 @dataclass(frozen=True)

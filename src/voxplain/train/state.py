@@ -9,8 +9,8 @@ from typing import Any
 
 import torch
 
+from voxplain.errors import TrainingError
 from voxplain.space import atomic_file
-from voxplain.train.faults import TrainingError
 
 CHECKPOINT = "checkpoint.pt"
 

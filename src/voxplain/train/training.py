@@ -15,12 +15,12 @@ import torch
 from torch import nn
 
 from voxplain.data import Cohort
+from voxplain.errors import TrainingError
 from voxplain.records.provenance import package_versions
 from voxplain.space import atomic_folder
 from voxplain.train.bundle import Trained, write_bundle
 from voxplain.train.cases import Cache, Prepared, Reader
 from voxplain.train.crops import Crops
-from voxplain.train.faults import TrainingError
 from voxplain.train.log import write_log
 from voxplain.train.loop import Loop, Moment, Progress
 from voxplain.train.planning import Plan, build_network, plan
