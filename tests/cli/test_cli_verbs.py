@@ -121,7 +121,8 @@ def test_the_help_of_a_verb_explains_every_option_and_has_an_example(verb, voxpl
 
 def test_every_option_of_every_example_exists():
     for verb, command in VERBS.items():
-        known = {name for c in (command, VERBS["explain"]) for o in c.params for name in o.opts}
+        options = [o for c in (command, VERBS["explain"]) for o in c.params]
+        known = {name for o in options for name in (*o.opts, *o.secondary_opts)}
         for name in re.findall(r"(?<= )--[a-z-]+", command.epilog or ""):
             assert name in known, f"{verb}: {name}"
 
