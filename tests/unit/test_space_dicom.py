@@ -15,7 +15,7 @@ from scipy.spatial.transform import Rotation
 from voxplain.errors import ImageError
 from voxplain.space import read_image
 from voxplain.space.dicom_files import find_series
-from voxplain.testing.dicom import write_series
+from voxplain.testing.dicom import write_frames, write_series
 
 pydicom = pytest.importorskip("pydicom")
 SHAPE = (7, 5, 4)  # columns, rows, slices
@@ -168,6 +168,14 @@ def move(folder: Path) -> None:
     edit(sorted(folder.iterdir())[-1], change)
 
 
+def shift(folder: Path) -> None:
+    def change(header: Any) -> None:
+        old = np.array(header.ImagePositionPatient, float) + 0.5 * TURN[:, 0]
+        header.ImagePositionPatient = [f"{a:.6f}" for a in old]
+
+    edit(sorted(folder.iterdir())[1], change)
+
+
 def pixels(folder: Path) -> None:
     edit(sorted(folder.iterdir())[0], lambda h: setattr(h, "PixelSpacing", [1, 1]))
 
@@ -178,6 +186,39 @@ def nowhere(folder: Path) -> None:
 
 def colour(folder: Path) -> None:
     edit(sorted(folder.iterdir())[0], lambda h: setattr(h, "SamplesPerPixel", 3))
+
+
+def palette(folder: Path) -> None:
+    edit(
+        sorted(folder.iterdir())[0],
+        lambda h: setattr(h, "PhotometricInterpretation", "PALETTE COLOR"),
+    )
+
+
+def unruled(folder: Path) -> None:
+    def change(header: Any) -> None:
+        del header.RescaleSlope, header.RescaleIntercept
+
+    edit(sorted(folder.iterdir())[0], change)
+
+
+def half_ruled(folder: Path) -> None:
+    for file in folder.iterdir():
+        edit(file, lambda h: delattr(h, "RescaleIntercept"))
+
+
+def backwards(folder: Path) -> None:
+    for file in folder.iterdir():
+        edit(file, lambda h: setattr(h, "PixelSpacing", [-1.1, 0.7]))
+
+
+def unnamed(folder: Path) -> None:
+    file = sorted(folder.iterdir())[0]
+    header = pydicom.dcmread(file)
+    header.PixelData = pydicom.encaps.encapsulate([header.PixelData])
+    plain = pydicom.Dataset(header)
+    plain["PixelData"].is_undefined_length = True
+    plain.save_as(file, implicit_vr=False, little_endian=True)
 
 
 def cut(folder: Path) -> None:
@@ -193,9 +234,15 @@ def cut(folder: Path) -> None:
         (turn, "mixed orientation: 1 of 4 slices"),
         (tilt, r"gantry tilt of 12\.3 degrees"),
         (move, r"uneven spacing: 3\.10 mm after .* mm, usually 2\.30"),
+        (shift, r"1 of 4 slices shifted within their plane, up to 0\.50 mm"),
         (pixels, r"pixels of different size: \(0\.7, 1\.1\), \(1\.0, 1\.0\) mm"),
         (nowhere, "no ImagePositionPatient; nothing says where"),
         (colour, "1 files are in colour"),
+        (palette, "1 files are in colour"),
+        (unruled, "3 of 4 files state how their values are rescaled"),
+        (half_ruled, "expected RescaleSlope and RescaleIntercept, both or none"),
+        (backwards, r"PixelSpacing is not two lengths: \(-1\.1, 0\.7\) mm"),
+        (unnamed, "says no transfer syntax"),
         (cut, "pixels cannot be read"),
     ],
 )
@@ -207,10 +254,41 @@ def test_what_is_not_one_volume_is_refused(
         read_image(series)
 
 
+@pytest.mark.parametrize(
+    ("name", "kind", "value"),
+    [
+        ("SeriesNumber", "IS", b"7A"),
+        ("ImagePositionPatient", "DS", b"a\\b\\c "),
+        ("ImagePositionPatient", "DS", b"nan\\1\\2 "),
+        ("ImageOrientationPatient", "DS", b"nan\\0\\0\\0\\1\\0 "),
+        ("PixelSpacing", "DS", b"nan\\1 "),
+        ("SliceThickness", "DS", b"z "),
+        ("RescaleSlope", "DS", b"x "),
+        ("RescaleSlope", "DS", b""),
+        ("Rows", "US", b""),
+        ("NumberOfFrames", "IS", b"q "),
+    ],
+)
+def test_a_broken_value_is_refused_with_the_file(
+    name: str, kind: str, value: bytes, series: Path
+) -> None:
+    from pydicom.datadict import tag_for_keyword
+    from pydicom.dataelem import RawDataElement
+
+    file = sorted(series.iterdir())[0]
+    tag = pydicom.tag.Tag(tag_for_keyword(name))
+    with pydicom.config.disable_value_validation():
+        header = pydicom.dcmread(file)
+        header._dict[tag] = RawDataElement(tag, kind, len(value), value, 0, False, True)
+        header.save_as(file)
+    with pytest.raises(ImageError, match=r"0000\.dcm: "):
+        read_image(series)
+
+
 def test_all_faults_are_told_at_once(series: Path) -> None:
     double(series)
     tilt(series)
-    with pytest.raises(ImageError, match="2 faults"):
+    with pytest.raises(ImageError, match="3 faults"):
         read_image(series)
 
 
@@ -242,31 +320,68 @@ def test_a_radiograph_is_a_picture(kind: str, tmp_path: Path) -> None:
 
 
 def test_one_file_with_many_frames(series: Path, tmp_path: Path) -> None:
-    from pydicom.dataset import Dataset
-    from pydicom.sequence import Sequence
-
-    files = [pydicom.dcmread(file) for file in sorted(series.iterdir())]
-    many = files[0]
-    order = [2, 0, 3, 1]
-    many.PixelData = b"".join(files[i].PixelData for i in order)
-    many.NumberOfFrames = len(files)
-    shared, plane, measures, rule = Dataset(), Dataset(), Dataset(), Dataset()
-    plane.ImageOrientationPatient = many.ImageOrientationPatient
-    measures.PixelSpacing, measures.SliceThickness = many.PixelSpacing, many.SliceThickness
-    rule.RescaleSlope, rule.RescaleIntercept = many.RescaleSlope, many.RescaleIntercept
-    shared.PlaneOrientationSequence = Sequence([plane])
-    shared.PixelMeasuresSequence = Sequence([measures])
-    shared.PixelValueTransformationSequence = Sequence([rule])
-    frames = []
-    for i in order:
-        frame, place = Dataset(), Dataset()
-        place.ImagePositionPatient = files[i].ImagePositionPatient
-        frame.PlanePositionSequence = Sequence([place])
-        frames.append(frame)
-    many.SharedFunctionalGroupsSequence = Sequence([shared])
-    many.PerFrameFunctionalGroupsSequence = Sequence(frames)
-    del many.ImagePositionPatient
-    many.save_as(tmp_path / "many.dcm")
-    image = read_image(tmp_path / "many.dcm")
+    image = read_image(write_frames(series, tmp_path / "many", order=[2, 0, 3, 1]))
     np.testing.assert_array_equal(image.data[0], values())
     np.testing.assert_allclose(image.grid.affine, affine(), atol=1e-5)
+
+
+def test_frames_and_their_places_are_as_many(series: Path, tmp_path: Path) -> None:
+    many = write_frames(series, tmp_path / "many")
+    edit(many, lambda h: setattr(h, "NumberOfFrames", 3))
+    with pytest.raises(ImageError, match="holds 3 frames and says of 4 where they lie"):
+        read_image(many)
+    edit(many, lambda h: delattr(h, "SharedFunctionalGroupsSequence"))
+    edit(many, lambda h: setattr(h, "NumberOfFrames", 4))
+    with pytest.raises(ImageError, match=r"frames\.dcm: a value is missing"):
+        read_image(many)
+
+
+# -- files and names --------------------------------------------------------------------------
+def test_files_without_prefix_and_suffix_are_found(series: Path) -> None:
+    before = read_image(series)
+    for file in series.iterdir():
+        header = pydicom.dcmread(file)
+        plain = pydicom.Dataset(header)
+        plain.save_as(file.with_suffix(""), implicit_vr=True, little_endian=True)
+        file.unlink()
+    (series / "DICOMDIR").write_bytes(b"\x08\x00 of another kind")
+    assert not any(file.read_bytes()[128:132] == b"DICM" for file in series.iterdir())
+    np.testing.assert_array_equal(read_image(series).data, before.data)
+
+
+@pytest.mark.parametrize("name", ["1.3.12.2.1107.5", "study 7"])
+def test_a_case_is_named_after_its_folder(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / name
+    write_series(folder, values(), TURN, SPACING, ORIGIN, patient="Doe")
+    assert read_image(folder).name == name
+    assert read_image(f"{folder}#1").name == name
+    monkeypatch.chdir(folder)
+    assert read_image(".").name == name
+
+
+def test_compressed_pixels_are_decoded(tmp_path: Path) -> None:
+    pytest.importorskip("openjpeg")
+    large = np.random.default_rng(1).integers(-900, 1200, (40, 33, 2)).astype(np.int16)
+    for file in write_series(tmp_path, large, TURN, SPACING, ORIGIN):
+        edit(file, lambda header: header.compress("1.2.840.10008.1.2.4.90"))
+        assert pydicom.dcmread(file).file_meta.TransferSyntaxUID.is_encapsulated
+    np.testing.assert_array_equal(read_image(tmp_path).data[0], large)
+
+
+def test_a_table_of_values_is_applied(series: Path) -> None:
+    first = sorted(series.iterdir())[0]
+    stored = pydicom.dcmread(first).pixel_array
+
+    def change(header: Any) -> None:
+        table = pydicom.Dataset()
+        table.LUTDescriptor = [int(stored.max()) + 1, 0, 16]
+        table.ModalityLUTType = "HU"
+        table.LUTData = (np.arange(stored.max() + 1) // 2).astype("<u2").tobytes()
+        table["LUTData"].VR = "OW"
+        del header.RescaleSlope, header.RescaleIntercept
+        header.ModalityLUTSequence = [table]
+
+    edit(first, change)
+    np.testing.assert_array_equal(read_image(series).data[0, :, :, 0], stored.T // 2)

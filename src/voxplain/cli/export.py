@@ -11,6 +11,10 @@ EPILOG = """Examples
 
 voxplain export voxplain-scan --source scan/ --out for_pacs
 
+A result of a NIfTI file that was made from the series:
+
+voxplain export voxplain-ct --source scan/ --image ct.nii.gz --out for_pacs
+
 Only the prediction, of the second series in a folder:
 
 voxplain export voxplain-scan --source "study/#2" --out for_pacs --only seg"""
@@ -28,13 +32,22 @@ def export(
         typer.Option(
             metavar="DIR",
             help="DICOM series that was explained; DIR#N is series N of a folder with several. "
-            "Repeat it for the channels, as then; the first is referenced.",
+            "Repeat it for the channels, as then.",
             show_default=False,
         ),
     ],
     out: Annotated[
         Path, typer.Option(metavar="DIR", help="Folder for the DICOM files.", show_default=False)
     ],
+    image: Annotated[
+        list[Path] | None,
+        typer.Option(
+            metavar="FILE",
+            help="The image that was explained, if it was not the series itself but a NIfTI file "
+            "made from it; channels as then.",
+            show_default=False,
+        ),
+    ] = None,
     only: Annotated[
         list[str] | None,
         typer.Option(
@@ -47,20 +60,22 @@ def export(
 ) -> None:
     """Write prediction, maps and key images as DICOM that references the explained series.
 
-    The prediction becomes a Segmentation, each saved map a Parametric Map, each target's planes
-    a picture for viewers that show neither. What was anonymised stays anonymised.
+    The prediction becomes a Segmentation, each saved map a Parametric Map, and the planes through
+    its peak a picture for viewers that show neither. What was anonymised stays anonymised.
     """
-    from voxplain.export import PARTS, export_dicom, parts_of
+    from rich.console import Console
+
+    from voxplain.export import PARTS, export_dicom
     from voxplain.records import Explanation
     from voxplain.space import read_image
 
-    explanation = Explanation.load(folder)
-    wanted = parts_of(only or PARTS)
-    if "key" in wanted:
-        image = read_image(source)
-        if image.sha256() == explanation.provenance.image_sha256:
-            explanation = Explanation.load(folder, image)
-    files, generated = export_dicom(explanation, source[0], out, only=wanted)
+    explanation = Explanation.load(folder, read_image(image) if image else None)
+    console = Console(stderr=True)
+    with console.status("reading the series") as status:
+        files, generated = export_dicom(
+            explanation, source, out, only=only or PARTS,
+            progress=lambda name: status.update(f"writing {name}"),
+        )  # fmt: skip
     for file in files:
         typer.echo(file)
     if generated:

@@ -1,5 +1,5 @@
 """Results in the formats of other programs: DICOM for archives and viewers."""
 
-from voxplain.export.dicom import PARTS, export_dicom, parts_of
+from voxplain.export.dicom import PARTS, Part, export_dicom
 
-__all__ = ["PARTS", "export_dicom", "parts_of"]
+__all__ = ["PARTS", "Part", "export_dicom"]

@@ -2,57 +2,73 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator, Sequence
-from io import BytesIO
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 import numpy as np
-from numpy.typing import NDArray
 
 from voxplain.errors import GridError, ImageError, OutputError
-from voxplain.export.source import Source, read_source
+from voxplain.export.key_images import key_image, key_series
+from voxplain.export.maps import parametric_map
+from voxplain.export.segments import segmentation
+from voxplain.export.source import Source, read_sources
 from voxplain.records.archive import slugs
-from voxplain.records.attribution import Attribution
 from voxplain.records.explanation import Explanation
-from voxplain.records.provenance import package_versions
+from voxplain.space.dicom_files import unchecked_values
 from voxplain.space.grid import Grid
-from voxplain.space.labelmap import LabelMap, nearest
+from voxplain.space.labelmap import nearest
+from voxplain.space.read import read_image
 from voxplain.space.resample import resample, resample_labels
 from voxplain.space.volume import Volume
 from voxplain.space.write import atomic_folder
 
 Part = Literal["seg", "map", "key"]
 PARTS: tuple[Part, ...] = get_args(Part)
-_SERIES_NUMBER = {"seg": 9001, "map": 9002, "key": 9003}
-_SCHEME = "99VOXPLAIN"
+Told = Callable[[str], None]
+_WORDS = {
+    "seg": "prediction",
+    "map": "map (explain with --save-maps)",
+    "key": "map to show (explain with --save-maps)",
+}
 
 
 def export_dicom(
-    explanation: Explanation, source: Path, out: Path, *, only: Sequence[Part] = PARTS
+    explanation: Explanation,
+    source: Path | str | Sequence[Path | str],
+    out: Path | str,
+    *,
+    only: Sequence[str] = PARTS,
+    progress: Told | None = None,
 ) -> tuple[list[Path], tuple[str, ...]]:
     """Write prediction, maps and key images of a result as DICOM.
 
     Parameters
     ----------
     explanation
-        With its image, if key images are wanted.
+        Result on the image that `read_image` reads from the source, or on the same voxels in
+        another order of axes (a NIfTI file made from the series); then with its image.
     source
-        Folder of the DICOM series that was explained (``DIR#2``: the second of several).
+        Folder of the DICOM series that was explained (``DIR#2``: the second of several), or one
+        a channel.
     out
-        Folder for the files; made whole or not at all.
+        New or empty folder for the files; made whole or not at all.
     only
         ``seg``: the prediction as a Segmentation, one segment a class that is present;
-        ``map``: each kept map as a Parametric Map, one a channel; ``key``: each target's planes
-        through its peak as a Secondary Capture picture.
+        ``map``: each kept map as a Parametric Map, one a channel, but none of a radiograph;
+        ``key``: the planes through the peak of each kept map as a Secondary Capture picture.
+    progress
+        Called with the name of each file before it is made.
 
     Returns
     -------
     files
         What was written.
     generated
-        UIDs that the source lacks and that references had to make up.
+        Names of the UIDs that the source lacks and that references had to make up; the same in
+        every run.
 
     Raises
     ------
@@ -61,239 +77,124 @@ def export_dicom(
     GridError
         If the result does not lie on the slices of the series.
     ImageError
-        If the series is not one volume, or the image is needed and not there.
+        If the series is not one volume, or not what was explained.
     OutputError
-        If there is nothing to write.
+        If there is nothing to write, the folder holds files, or the series are of several
+        patients or studies.
 
     Notes
     -----
     Patient and study are copied from the source and nothing is added to them: what was
-    anonymised stays so. Objects are marked as research and as not for diagnosis by their
-    descriptions.
+    anonymised stays so. Every object says that it is for research and not for diagnosis. Each
+    run makes new objects, with UIDs of their own.
     """
-    found = read_source(source)
-    n_files = 0
-    with atomic_folder(out) as folder:
-        for part in only:
-            for name, written in _WRITERS[part](explanation, found):
-                _finish(written, found)
-                written.save_as(folder / name)
-                n_files += 1
-        if not n_files:
-            raise OutputError(
-                f"nothing to write: the result holds no {' and no '.join(map(_word, only))}"
-            )
-        names = sorted(path.name for path in folder.iterdir())
-    return [out / name for name in names], found.generated
+    target = Path(out)
+    parts = _parts(only)
+    places = [Path(p) for p in ([source] if isinstance(source, (str, Path)) else source)]
+    if target.is_dir() and any(target.iterdir()):
+        raise OutputError(f"{target} holds files, which would be sent along; give a new folder")
+    with unchecked_values():
+        own = _same(explanation, read_image(places))
+        wanted = _possible(parts, own.grid)
+        sources = read_sources(places, own.sha256())
+        with atomic_folder(target) as folder:
+            for name, make in _files(explanation, own, sources, wanted):
+                if progress is not None:
+                    progress(name)
+                made = make()
+                if made is not None:
+                    made.save_as(folder / name, enforce_file_format=True)
+            names = sorted(path.name for path in folder.iterdir())
+            if not names:
+                lacking = " and no ".join(_WORDS[part] for part in wanted)
+                raise OutputError(f"nothing to write: the result holds no {lacking}")
+    generated = sorted({name for one in sources for name in one.generated})
+    return [target / name for name in names], tuple(generated)
 
 
-def parts_of(words: Sequence[str]) -> tuple[Part, ...]:
-    """Check words that name what to write.
-
-    Raises
-    ------
-    OutputError
-        If one is not known.
-    """
+def _parts(words: Sequence[str]) -> tuple[Part, ...]:
     for word in words:
         if word not in PARTS:
             raise OutputError(f"nothing to write is called {word!r}{nearest(word, PARTS)}")
     return tuple(part for part in PARTS if part in words)
 
 
-def _word(part: str) -> str:
-    return {"seg": "prediction", "map": "map (explain with --save-maps)", "key": "target"}[part]
-
-
-# -- the three kinds ------------------------------------------------------------------------
-def _segmentation(explanation: Explanation, source: Source) -> Iterator[tuple[str, Any]]:
-    import highdicom as hd
-    from pydicom.sr.codedict import codes
-
-    if explanation.prediction is None:
-        return
-    labels = _labels_on(explanation.prediction, source.grid)
-    present = [label for label in sorted(labels.names) if label and labels.mask(label).any()]
-    if not present:
-        return
-    algorithm = hd.AlgorithmIdentificationSequence(
-        name=_text(explanation.provenance.model, 64),
-        family=codes.DCM.ArtificialIntelligence,
-        version=explanation.provenance.model_sha256[:16],
-    )
-    segments = [
-        hd.seg.SegmentDescription(
-            segment_number=number,
-            segment_label=_text(labels.names[label], 64),
-            segmented_property_category=codes.SCT.AnatomicalStructure,
-            segmented_property_type=_code(labels.names[label]),
-            algorithm_type="AUTOMATIC",
-            algorithm_identification=algorithm,
+def _possible(parts: tuple[Part, ...], grid: Grid) -> tuple[Part, ...]:
+    """Leave maps out of what can be written of a radiograph."""
+    if grid.rank == 3:
+        return parts
+    if parts == ("map",):
+        raise OutputError(
+            "a radiograph has no place in the patient, which a Parametric Map needs; write its key "
+            "images: --only key"
         )
-        for number, label in enumerate(present, 1)
-    ]
-    masks = np.stack([labels.mask(label) for label in present], axis=-1).astype(np.uint8)
-    yield (
-        "segmentation.dcm",
-        hd.seg.Segmentation(
-            source_images=source.headers,
-            pixel_array=masks.transpose(2, 1, 0, 3),
-            segmentation_type="BINARY",
-            segment_descriptions=segments,
-            content_label="PREDICTION",
-            content_description="voxplain: what the model predicts; research only",
-            series_description="voxplain prediction (research only)",
-            **_identity("seg", 1),
-        ),
-    )
+    return tuple(part for part in parts if part != "map")
 
 
-def _maps(explanation: Explanation, source: Source) -> Iterator[tuple[str, Any]]:
-    import highdicom as hd
-    from pydicom.sr.codedict import codes
-
-    stems = slugs([target.name for target in explanation.targets])
-    number = 0
-    for name, kept in explanation.attributions.items():
-        values = _map_on(kept, source.grid)
-        for channel, data in zip(kept.channels, values, strict=True):
-            number += 1
-            limit = float(np.abs(data).max()) or 1.0
-            mapping = hd.pm.RealWorldValueMapping(
-                lut_label=_text(kept.kind.upper(), 16),
-                lut_explanation=_text(f"{kept.kind} in {kept.unit}", 64),
-                unit=codes.UCUM.NoUnits,
-                value_range=(-limit, limit),
-                slope=1.0,
-                intercept=0.0,
-            )
-            suffix = f"_{slugs([channel])[channel]}" if len(kept.channels) > 1 else ""
-            title = f"{explanation.method} of {name}" + (f", {channel}" if suffix else "")
+def _files(
+    explanation: Explanation, image: Volume, sources: list[Source], parts: Sequence[Part]
+) -> Iterator[tuple[str, Callable[[], Any]]]:
+    """Name of each file, and what makes its object."""
+    series_number = 1000 * max(1, sources[0].number) + 1
+    if "seg" in parts and explanation.prediction is not None:
+        labels = resample_labels(explanation.prediction, image.grid)
+        yield (
+            "segmentation.dcm",
+            partial(segmentation, explanation, labels, sources, series_number),
+        )
+    stems = slugs(target.name for target in explanation.targets)
+    for name, kept in explanation.attributions.items() if "map" in parts else ():
+        values = resample(Volume(kept.values, kept.grid, kept.channels), like=image.grid).data
+        ends = slugs(kept.channels)
+        for channel, data, own in zip(kept.channels, values, sources, strict=True):
+            series_number += 1
+            end = f"_{ends[channel]}" if len(kept.channels) > 1 else ""
             yield (
-                f"map_{stems[name]}{suffix}.dcm",
-                hd.pm.ParametricMap(
-                    source_images=source.headers,
-                    pixel_array=np.ascontiguousarray(data.transpose(2, 1, 0), np.float32),
-                    contains_recognizable_visual_features=False,
-                    real_world_value_mappings=[mapping],
-                    voi_lut_transformations=[
-                        hd.VOILUTTransformation(window_center=0.0, window_width=2 * limit)
-                    ],
-                    content_label=f"MAP{number}",
-                    content_description=_text(f"voxplain: {title}; research only", 64),
-                    series_description=_text(f"voxplain {title} (research only)", 64),
-                    **_identity("map", number),
-                ),
+                f"map_{stems[name]}{end}.dcm",
+                partial(parametric_map, explanation, kept, channel, data, own, series_number),
             )
+    if "key" in parts:
+        shown = explanation if explanation.has_image else replace(explanation, image=image)
+        series = key_series(series_number + 1)
+        for number, name in enumerate(explanation.attributions, 1):
+            yield f"key_{stems[name]}.dcm", partial(key_image, shown, name, sources, series, number)
 
 
-def _key_images(explanation: Explanation, source: Source) -> Iterator[tuple[str, Any]]:
-    import highdicom as hd
-    from PIL import Image
-
-    from voxplain.report.plane_figures import planes
-
+# -- the same image -------------------------------------------------------------------------
+def _same(explanation: Explanation, own: Volume) -> Volume:
+    """Image of the series, if it is what was explained."""
+    channels = tuple(map(str, explanation.table.frame["channel"].unique()))
+    if len(channels) != own.n_channels:
+        raise ImageError(
+            f"the result has {len(channels)} channels ({', '.join(channels)}) and {own.n_channels} "
+            "series were given; give one a channel, in the same order"
+        )
+    own = replace(own, channels=channels)
+    _check_place(explanation.regions.grid, own.grid)
+    if own.sha256() == explanation.provenance.image_sha256:
+        return own
     if not explanation.has_image:
         raise ImageError(
-            "key images need the image that was explained, and the series is not it; export the "
-            "rest with --only seg --only map"
+            "the series is not the image that was explained (the hashes differ); give the series "
+            "that was explained, or explain this one: voxplain explain --image DIR"
         )
-    stems = slugs([target.name for target in explanation.targets])
-    series = hd.UID()
-    for number, target in enumerate(explanation.targets, 1):
-        title = f"{target.name}: {explanation.method} of {explanation.provenance.model}"
-        drawing = planes(explanation, target.name)
-        drawing.figure.text(0.01, 0.99, f"{title}; research only, not for diagnosis", va="top")
-        picture = np.array(Image.open(BytesIO(drawing.png())).convert("RGB"))
-        written = hd.sc.SCImage.from_ref_dataset(
-            source.headers[0],
-            pixel_array=picture,
-            photometric_interpretation="RGB",
-            bits_allocated=8,
-            coordinate_system="PATIENT",
-            patient_orientation=("L", "P"),
-            manufacturer="voxplain",
-            series_instance_uid=series,
-            series_number=_SERIES_NUMBER["key"],
-            sop_instance_uid=hd.UID(),
-            instance_number=number,
+    there = resample(explanation.image, like=own.grid)
+    if not np.array_equal(there.data, own.data):
+        raise ImageError(
+            "the series is not the image that was explained: voxels differ by up to "
+            f"{float(np.abs(there.data - own.data).max()):.4g}; give the series that was "
+            "explained, or explain this one: voxplain explain --image DIR"
         )
-        written.SeriesDescription = "voxplain key images (research only)"
-        written.ImageComments = _text(
-            f"{explanation.method} of {target.name}; research only, not for diagnosis", 1024
-        )
-        written.SourceImageSequence = [_reference(header) for header in source.headers]
-        yield f"key_{number:02d}_{stems[target.name]}.dcm", written
+    return own
 
 
-_WRITERS = {"seg": _segmentation, "map": _maps, "key": _key_images}
-
-
-# -- parts of the objects -------------------------------------------------------------------
-def _identity(part: str, number: int) -> dict[str, Any]:
-    import highdicom as hd
-
-    return {
-        "series_instance_uid": hd.UID(),
-        "series_number": _SERIES_NUMBER[part],
-        "sop_instance_uid": hd.UID(),
-        "instance_number": number,
-        "manufacturer": "voxplain",
-        "manufacturer_model_name": "voxplain",
-        "software_versions": package_versions()["voxplain"],
-        "device_serial_number": "0",
-    }
-
-
-def _finish(written: Any, source: Source) -> None:
-    """State that nothing identifies a patient beyond what the source says."""
-    written.BurnedInAnnotation = "NO"
-    for name in ("PatientIdentityRemoved", "DeidentificationMethod"):
-        if source.headers[0].get(name):
-            setattr(written, name, source.headers[0].get(name))
-
-
-def _reference(header: Any) -> Any:
-    from pydicom.dataset import Dataset
-
-    item = Dataset()
-    item.ReferencedSOPClassUID = header.SOPClassUID
-    item.ReferencedSOPInstanceUID = header.SOPInstanceUID
-    return item
-
-
-def _code(name: str) -> Any:
-    """Code of a class in a scheme of our own: class names are the model's."""
-    import highdicom as hd
-
-    value = re.sub(r"[^A-Z0-9_]", "_", name.upper())[:16] or "CLASS"
-    return hd.sr.CodedConcept(value, _SCHEME, _text(name, 64))
-
-
-def _text(text: str, n: int) -> str:
-    """Text that DICOM can hold: one line, no backslash, at most n characters."""
-    return " ".join(text.replace("\\", "/").split())[:n]
-
-
-# -- places ---------------------------------------------------------------------------------
-def _labels_on(labels: LabelMap, grid: Grid) -> LabelMap:
-    if labels.grid.matches(grid):
-        return labels
-    _check_place(labels.grid, grid)
-    return resample_labels(labels, grid)
-
-
-def _map_on(kept: Attribution, grid: Grid) -> NDArray[np.floating[Any]]:
-    if kept.grid.matches(grid):
-        return kept.values
-    _check_place(kept.grid, grid)
-    return resample(Volume(kept.values, kept.grid, kept.channels), like=grid).data
-
-
-def _check_place(own: Grid, grid: Grid) -> None:
+def _check_place(found: Grid, grid: Grid) -> None:
     """Refuse a result whose voxels are not those of the series, in whatever order of axes."""
-    if own.rank != 3 or not own.reorient(grid.orientation).matches(grid):
+    is_same = found.rank == grid.rank and (
+        found.matches(grid) or (grid.rank == 3 and found.reorient(grid.orientation).matches(grid))
+    )
+    if not is_same:
         raise GridError(
-            f"the result lies on {own.describe()}, the series on {grid.describe()}; explain the "
+            f"the result lies on {found.describe()}, the series on {grid.describe()}; explain the "
             "series itself: voxplain explain --image DIR"
         )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,44 +10,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from voxplain.errors import ImageError, all_faults
-from voxplain.space.dicom_files import read_header
+from voxplain.space.dicom_files import read_header, unchecked_values
+from voxplain.space.dicom_frames import Frame, frames_of
+from voxplain.space.dicom_pixels import read_pixels
 from voxplain.space.grid import Grid
 
 _SAME_MM = 0.01  # positions closer than this are one
+_ASIDE_MM = 0.1  # from the line through the first and the last slice, within the plane
 _UNEVEN = 0.02  # of the distance of slices
 _TILT = 0.01  # shift within the plane for each mm between slices (0.6 degrees)
-_GROUPS = ("PlanePositionSequence", "PlaneOrientationSequence", "PixelMeasuresSequence")
 _FLAT = ("CR", "DX", "MG", "RF", "XA", "PX", "IO")
-
-
-@dataclass(frozen=True)
-class Frame:
-    """One slice before its pixels are read.
-
-    Parameters
-    ----------
-    path, index
-        File, and frame in it.
-    position
-        Centre of the first pixel, LPS mm.
-    across, down
-        Directions in which the column and the row index grow, LPS.
-    spacing
-        mm between columns and between rows.
-    shape
-        Columns and rows.
-    thickness
-        Distance to the next slice as the file states it, or None.
-    """
-
-    path: Path
-    index: int
-    position: NDArray[np.float64]
-    across: NDArray[np.float64]
-    down: NDArray[np.float64]
-    spacing: tuple[float, float]
-    shape: tuple[int, int]
-    thickness: float | None
 
 
 def read_dicom(files: Sequence[Path], where: str) -> tuple[NDArray[np.float32], Grid]:
@@ -83,38 +54,45 @@ def read_dicom(files: Sequence[Path], where: str) -> tuple[NDArray[np.float32], 
     Notes
     -----
     Positions within 0.01 mm are one; distances may differ by 2 %; a gantry tilt is a shift in
-    the plane of more than 1 % of the distance. MONOCHROME1 radiographs are inverted, so that
-    what absorbs more is brighter.
+    the plane of more than 1 % of the distance, from the first slice to the last; a single slice
+    may lie 0.1 mm beside that line. MONOCHROME1 radiographs are inverted, so that what absorbs
+    more is brighter; elsewhere the values are quantities (HU) and stay as they are.
     """
-    headers = [read_header(path) for path in files]
-    _refuse_colour(headers, files, where)
-    if len(headers) == 1 and _is_radiograph(headers[0]):
-        return _radiograph(files[0])
-    frames, grid = _in_order(headers, files, where)
-    data = np.empty((1, *frames[0].shape, len(frames)), np.float32)
-    opened: tuple[Path, NDArray[np.float32]] | None = None
-    for place, frame in enumerate(frames):
-        if opened is None or opened[0] != frame.path:
-            opened = (frame.path, _pixels(frame.path))
-        data[0, :, :, place] = opened[1][frame.index].T
-    return data, grid
+    with unchecked_values():
+        headers = [read_header(path) for path in files]
+        _refuse_colour(headers, files, where)
+        _refuse_mixed_units(headers, where)
+        if len(headers) == 1 and is_radiograph(headers[0]):
+            return _radiograph(files[0])
+        frames, grid = _in_order(headers, files, where)
+        data = np.empty((1, *frames[0].shape, len(frames)), np.float32)
+        opened: tuple[Path, NDArray[np.float32]] | None = None
+        for place, frame in enumerate(frames):
+            if opened is None or opened[0] != frame.path:
+                opened = (frame.path, read_pixels(frame.path))
+            data[0, :, :, place] = opened[1][frame.index].T
+        return data, grid
 
 
-def sorted_slices(files: Sequence[Path], where: str) -> tuple[list[Frame], Grid]:
-    """Slices of one series in the order of `read_dicom`, and its grid; pixels are not read.
+def sorted_slices(files: Sequence[Path], where: str) -> list[tuple[Path, int]]:
+    """File, and frame in it, of each slice in the order of `read_dicom`; pixels are not read.
 
     Raises
     ------
     ImageError
         As `read_dicom`.
     """
-    return _in_order([read_header(path) for path in files], files, where)
+    with unchecked_values():
+        headers = [read_header(path) for path in files]
+        if len(headers) == 1 and is_radiograph(headers[0]):
+            return [(files[0], 0)]
+        return [(frame.path, frame.index) for frame in _in_order(headers, files, where)[0]]
 
 
 def _in_order(
     headers: Sequence[Any], files: Sequence[Path], where: str
 ) -> tuple[list[Frame], Grid]:
-    frames = [frame for h, path in zip(headers, files, strict=True) for frame in _frames(h, path)]
+    frames = [frame for h, path in zip(headers, files, strict=True) for frame in frames_of(h, path)]
     _check_alike(frames, where)
     normal = np.cross(frames[0].across, frames[0].down)
     frames.sort(key=lambda frame: float(frame.position @ normal))
@@ -128,7 +106,11 @@ def _in_order(
 
 
 def _refuse_colour(headers: Sequence[Any], files: Sequence[Path], where: str) -> None:
-    colours = [p.name for h, p in zip(headers, files, strict=True) if h.get("SamplesPerPixel") != 1]
+    colours = [
+        p.name
+        for h, p in zip(headers, files, strict=True)
+        if h.get("SamplesPerPixel", 1) != 1 or h.get("PhotometricInterpretation") == "PALETTE COLOR"
+    ]
     if colours:
         raise ImageError(
             f"{where}: {len(colours)} files are in colour, e.g. {colours[0]}; expected one grey "
@@ -136,13 +118,23 @@ def _refuse_colour(headers: Sequence[Any], files: Sequence[Path], where: str) ->
         )
 
 
-def _is_radiograph(header: Any) -> bool:
+def _refuse_mixed_units(headers: Sequence[Any], where: str) -> None:
+    n_ruled = sum("RescaleSlope" in h or "ModalityLUTSequence" in h for h in headers)
+    if 0 < n_ruled < len(headers):
+        raise ImageError(
+            f"{where}: {n_ruled} of {len(headers)} files state how their values are rescaled, the "
+            "others do not; repair the headers"
+        )
+
+
+def is_radiograph(header: Any) -> bool:
+    """Whether this is a projection: a picture that has no place in the patient."""
     return "ImagePositionPatient" not in header and str(header.get("Modality")) in _FLAT
 
 
 def _radiograph(path: Path) -> tuple[NDArray[np.float32], Grid]:
     header = read_header(path)
-    values = _pixels(path)
+    values = read_pixels(path)
     if len(values) != 1:
         raise ImageError(f"{path}: holds {len(values)} frames without a place in the patient")
     if header.PhotometricInterpretation == "MONOCHROME1":
@@ -150,55 +142,6 @@ def _radiograph(path: Path) -> tuple[NDArray[np.float32], Grid]:
     spacing = header.get("PixelSpacing") or header.get("ImagerPixelSpacing") or (1.0, 1.0)
     down, across = (float(mm) for mm in spacing)
     return values, Grid(values.shape[1:], np.diag([down, across, 1.0]))
-
-
-def _frames(header: Any, path: Path) -> list[Frame]:
-    """Frames of one file: of a classic one the file itself."""
-    if "PerFrameFunctionalGroupsSequence" not in header:
-        if int(header.get("NumberOfFrames") or 1) > 1:
-            raise ImageError(f"{path}: several frames, and nothing says where each lies")
-        return [_frame(path, 0, header, header, header, header)]
-    shared = header.SharedFunctionalGroupsSequence[0]
-    return [
-        _frame(path, index, header, *(_group(own, shared, name, f"{path}: frame {index + 1}")
-                                      for name in _GROUPS))
-        for index, own in enumerate(header.PerFrameFunctionalGroupsSequence)
-    ]  # fmt: skip
-
-
-def _group(own: Any, shared: Any, name: str, where: str) -> Any:
-    holder = own if name in own else shared
-    if name not in holder:
-        raise ImageError(f"{where} has no {name}; nothing says where it lies")
-    return holder[name][0]
-
-
-def _frame(path: Path, index: int, header: Any, place: Any, turn: Any, measures: Any) -> Frame:
-    wanted = ((place, "ImagePositionPatient", 3), (turn, "ImageOrientationPatient", 6),
-              (measures, "PixelSpacing", 2))  # fmt: skip
-    missing = [name for holder, name, n in wanted if len(holder.get(name) or ()) != n]
-    if missing:
-        raise ImageError(
-            f"{path}: no {', '.join(missing)}; nothing says where its pixels lie in the patient"
-        )
-    direction = np.array(turn.ImageOrientationPatient, np.float64).reshape(2, 3)
-    lengths = np.linalg.norm(direction, axis=1)
-    if np.abs(lengths - 1).max() > 1e-2 or abs(direction[0] @ direction[1]) > 1e-2:
-        raise ImageError(f"{path}: ImageOrientationPatient is not two directions at right angles: "
-                         f"{direction.ravel().tolist()}")  # fmt: skip
-    row_mm, column_mm = (float(mm) for mm in measures.PixelSpacing)
-    thickness = measures.get("SpacingBetweenSlices") or measures.get("SliceThickness")
-    across, down = direction / lengths[:, None]
-    return Frame(
-        path=path,
-        index=index,
-        position=np.array(place.ImagePositionPatient, np.float64),
-        across=across,
-        down=down,
-        spacing=(column_mm, row_mm),
-        shape=(int(header.Columns), int(header.Rows)),
-        thickness=None if thickness in (None, "") else abs(float(thickness)),
-    )
 
 
 def _check_alike(frames: Sequence[Frame], where: str) -> None:
@@ -254,39 +197,25 @@ def _step(frames: Sequence[Frame], normal: NDArray[np.float64], where: str) -> N
             f"gantry tilt of {angle:.1f} degrees: the slices are sheared; resample the series to "
             "an upright one first"
         )
+    faults += _shifted(np.stack([frame.position for frame in frames]), along, path)
     if faults:
         raise ImageError(all_faults(f"{where}: not one volume", faults))
     return np.asarray(path / (len(frames) - 1))
 
 
-def _pixels(path: Path) -> NDArray[np.float32]:
-    """Rescaled values (frames, rows, columns) of one file."""
-    from pydicom.pixels import apply_rescale
-
-    header = read_header(path, pixels=True)
-    syntax = getattr(header, "file_meta", {}).get("TransferSyntaxUID")
-    if syntax is None:
-        raise ImageError(f"{path}: says no transfer syntax; its pixels cannot be decoded")
-    try:
-        stored = header.pixel_array
-    except (RuntimeError, NotImplementedError) as error:
-        raise ImageError(
-            f"{path}: pixels in {syntax.name} cannot be decoded; pip install 'voxplain[dicom]' "
-            f"brings the decoders ({' '.join(str(error).split())[:200]})"
-        ) from None
-    except (ValueError, AttributeError, OSError) as error:
-        raise ImageError(f"{path}: pixels cannot be read ({error})") from None
-    stored = stored.reshape(-1, int(header.Rows), int(header.Columns))
-    own = header.get("PerFrameFunctionalGroupsSequence")
-    if own is None:
-        plain: NDArray[np.float32] = np.asarray(apply_rescale(stored, header), np.float32)
-        return plain
-    values: NDArray[np.float32] = stored.astype(np.float32)
-    shared = header.SharedFunctionalGroupsSequence[0]
-    name = "PixelValueTransformationSequence"
-    for index, frame in enumerate(own):
-        holder = frame if name in frame else shared
-        if name in holder:
-            rule = holder[name][0]
-            values[index] = values[index] * float(rule.RescaleSlope) + float(rule.RescaleIntercept)
-    return values
+def _shifted(
+    positions: NDArray[np.float64], along: NDArray[np.float64], path: NDArray[np.float64]
+) -> list[str]:
+    """Faults of slices that do not lie on the line from the first to the last."""
+    if along[-1] - along[0] < _SAME_MM:
+        return []
+    line = positions[0] + np.outer((along - along[0]) / (along[-1] - along[0]), path)
+    aside = np.linalg.norm(positions - line, axis=1)
+    bad = aside > _ASIDE_MM
+    if not bad.any():
+        return []
+    at = ", ".join(f"{z:.2f}" for z in along[bad][:5])
+    return [
+        f"{int(bad.sum())} of {len(bad)} slices shifted within their plane, up to "
+        f"{aside.max():.2f} mm, at {at} mm along the normal"
+    ]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from voxplain.errors import ImageError, needs_extra
 
 _PREFIX_AT = 128
 _SUFFIXES = (".dcm", ".ima", ".dicom")
+_FIRST_GROUP = b"\x08\x00"  # a data set without prefix begins with group 8
 
 
 @dataclass(frozen=True)
@@ -41,12 +43,35 @@ class Series:
 
 
 def is_dicom(path: Path) -> bool:
-    """Whether a file is DICOM: by its prefix, or its suffix where it has no prefix."""
+    """Whether a file is DICOM: by its prefix, its suffix, or its first tag if it has neither."""
     if not path.is_file() or path.name.upper() == "DICOMDIR":
         return False
     with path.open("rb") as file:
         head = file.read(_PREFIX_AT + 4)
-    return head[_PREFIX_AT:] == b"DICM" or path.suffix.lower() in _SUFFIXES
+    if head[_PREFIX_AT:] == b"DICM" or path.suffix.lower() in _SUFFIXES:
+        return True
+    return not path.suffix and head[:2] == _FIRST_GROUP
+
+
+@contextmanager
+def unchecked_values() -> Iterator[None]:
+    """Take values that break DICOM's rules as they are; pydicom's warnings would print them."""
+    needs_extra("pydicom", "dicom", "reading DICOM")
+    from pydicom.config import disable_value_validation
+
+    with disable_value_validation():
+        yield
+
+
+@contextmanager
+def well_formed(path: Path) -> Iterator[None]:
+    """Refuse a file whose values are not of the type that DICOM asks for."""
+    try:
+        yield
+    except (ValueError, TypeError, OverflowError, AttributeError, IndexError) as error:
+        raise ImageError(
+            f"{path}: a value is missing or not what DICOM asks for ({error}); repair the header"
+        ) from None
 
 
 def read_header(path: Path, *, pixels: bool = False) -> Any:
@@ -91,22 +116,29 @@ def find_series(folder: Path) -> list[Series]:
         If there is none, or a file is damaged.
     """
     groups: dict[tuple[str, int | None, str, str], list[Path]] = {}
-    for path in sorted(p for p in folder.rglob("*") if is_dicom(p)):
-        header = read_header(path)
-        if "Rows" not in header:
-            continue
-        uid = str(header.get("SeriesInstanceUID") or "")
-        number = header.get("SeriesNumber")
-        # files without a UID are told apart by what else they say
-        frame = "" if uid else str(header.get("FrameOfReferenceUID") or "")
-        key = (uid, None if number in (None, "") else int(number),
-               str(header.get("Modality") or ""), frame)  # fmt: skip
-        groups.setdefault(key, []).append(path)
+    found_files = sorted(p for p in folder.rglob("*") if is_dicom(p))
+    if found_files:
+        with unchecked_values():
+            for path in found_files:
+                header = read_header(path)
+                if "Rows" in header:
+                    with well_formed(path):
+                        group = _group_of(header)
+                    groups.setdefault(group, []).append(path)
     if not groups:
         raise ImageError(f"{folder}: is a folder without DICOM images; give an image file, or the "
                          "folder of a DICOM series")  # fmt: skip
     found = [Series(k[0], k[1], k[2], tuple(files)) for k, files in groups.items()]
     return sorted(found, key=lambda s: (s.number is None, s.number or 0, s.uid))
+
+
+def _group_of(header: Any) -> tuple[str, int | None, str, str]:
+    """UID, number, modality; of files without a UID also the frame of reference."""
+    uid = str(header.get("SeriesInstanceUID") or "")
+    number = header.get("SeriesNumber")
+    frame = "" if uid else str(header.get("FrameOfReferenceUID") or "")
+    return (uid, None if number in (None, "") else int(number),
+            str(header.get("Modality") or ""), frame)  # fmt: skip
 
 
 def choose_series(folder: Path, choice: str | None) -> Series:
@@ -135,6 +167,33 @@ def choose_series(folder: Path, choice: str | None) -> Series:
         f"{folder}: {'holds' if choice is None else f'no series {choice!r} among'} "
         f"{len(series)} series; choose one with {folder.name}#N\n{_listed(series)}"
     )
+
+
+def series_place(path: Path) -> tuple[Path, str | None]:
+    """Split ``DIR#2`` into folder and choice; any other path has no choice."""
+    folder, mark, choice = str(path).rpartition("#")
+    if mark and not path.exists() and Path(folder).is_dir():
+        return Path(folder), choice
+    return path, None
+
+
+def series_files(path: Path) -> tuple[Path, ...]:
+    """Files of the DICOM series that a path means; empty if it means something else.
+
+    Parameters
+    ----------
+    path
+        Folder, ``DIR#2``, ``DIR#UID``, or one DICOM file.
+
+    Raises
+    ------
+    ImageError
+        As `choose_series`.
+    """
+    place, choice = series_place(path)
+    if place.is_dir():
+        return choose_series(place, choice).files
+    return (path,) if is_dicom(path) else ()
 
 
 def _listed(series: Sequence[Series]) -> str:

@@ -130,14 +130,20 @@ def read_labels(
 
 
 def case_name(path: Path) -> str:
-    """Name of a case from its file: no suffix, no channel number of nnU-Net (``_0000``)."""
+    """Name of a case from its file: no suffix, no channel number of nnU-Net (``_0000``).
+
+    Of a DICOM series it is the folder's.
+    """
+    folder, _ = dicom_files.series_place(path)
+    if folder.is_dir():
+        return folder.resolve().name or "case"
     suffix = _suffix(path)
     stem = path.name[: -len(suffix)] if suffix else path.stem
     return re.sub(r"_\d{4}$", "", stem) or stem
 
 
 def _read_volume(path: Path, spacing: Sequence[float] | None) -> Volume:
-    series = _dicom_files(path)
+    series = () if _suffix(path) and path.is_file() else dicom_files.series_files(path)
     if series:
         _refuse_spacing(path, spacing)
         return Volume(*dicom.read_dicom(series, str(path)), name=str(path))
@@ -150,16 +156,6 @@ def _read_volume(path: Path, spacing: Sequence[float] | None) -> Volume:
         grid = _flat_grid(path, data, spacing)
     with np.errstate(over="ignore"):
         return Volume(data.astype(np.float32, copy=False), grid, channels, name=str(path))
-
-
-def _dicom_files(path: Path) -> tuple[Path, ...]:
-    """Files of the DICOM series that a path means; empty if it means something else."""
-    if path.is_dir():
-        return dicom_files.choose_series(path, None).files
-    folder, mark, choice = str(path).rpartition("#")
-    if mark and not path.exists() and Path(folder).is_dir():
-        return dicom_files.choose_series(Path(folder), choice).files
-    return (path,) if not _suffix(path) and dicom_files.is_dicom(path) else ()
 
 
 def _suffix(path: Path) -> str:
@@ -182,7 +178,7 @@ def _known_suffix(path: Path) -> str:
 
 def _refuse_spacing(path: Path, spacing: Sequence[float] | None) -> None:
     if spacing is not None:
-        raise ImageError(f"{path}: a NIfTI file says its own spacing; leave spacing out")
+        raise ImageError(f"{path}: says its own spacing; leave spacing out")
 
 
 def _flat_grid(path: Path, data: NDArray[Any], spacing: Sequence[float] | None) -> Grid:

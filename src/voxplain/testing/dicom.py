@@ -94,3 +94,55 @@ def write_series(
         one.save_as(path)
         files.append(path)
     return files
+
+
+def write_frames(
+    series: Path | str, folder: Path | str, *, order: Sequence[int] | None = None
+) -> Path:
+    """Write what `write_series` wrote as one file of many frames.
+
+    Parameters
+    ----------
+    series
+        Folder that `write_series` wrote.
+    folder
+        Made if it is missing.
+    order
+        Which of the series' files each frame holds, by their names; default ascending.
+
+    Returns
+    -------
+    pathlib.Path
+        The file, an Enhanced CT image.
+    """
+    pydicom = needs_extra("pydicom", "dicom", "writing DICOM")
+    from pydicom.dataset import Dataset
+    from pydicom.uid import EnhancedCTImageStorage
+
+    files = [pydicom.dcmread(file) for file in sorted(Path(series).iterdir())]
+    chosen = [files[i] for i in (order if order is not None else range(len(files)))]
+    many = chosen[0]
+    many.SOPClassUID = many.file_meta.MediaStorageSOPClassUID = EnhancedCTImageStorage
+    plane, measures, rule, shared = Dataset(), Dataset(), Dataset(), Dataset()
+    plane.ImageOrientationPatient = many.ImageOrientationPatient
+    measures.PixelSpacing, measures.SliceThickness = many.PixelSpacing, many.SliceThickness
+    rule.RescaleSlope, rule.RescaleIntercept = many.RescaleSlope, many.RescaleIntercept
+    shared.PlaneOrientationSequence = [plane]
+    shared.PixelMeasuresSequence = [measures]
+    shared.PixelValueTransformationSequence = [rule]
+    frames = []
+    for one in chosen:
+        place, frame = Dataset(), Dataset()
+        place.ImagePositionPatient = one.ImagePositionPatient
+        frame.PlanePositionSequence = [place]
+        frames.append(frame)
+    many.SharedFunctionalGroupsSequence = [shared]
+    many.PerFrameFunctionalGroupsSequence = frames
+    many.PixelData = b"".join(one.PixelData for one in chosen)
+    many.NumberOfFrames = len(chosen)
+    for name in ("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing"):
+        delattr(many, name)
+    Path(folder).mkdir(parents=True, exist_ok=True)
+    path = Path(folder) / "frames.dcm"
+    many.save_as(path)
+    return path
