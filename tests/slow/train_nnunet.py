@@ -81,9 +81,12 @@ def train(plans: Path, dataset: Path) -> None:
 
     torch.manual_seed(0)
     trainer = nnUNetTrainer(
-        {**json.loads(plans.read_text()), "continue_training": False}, "3d_fullres", 0, json.loads(dataset.read_text()),
+        {**json.loads(plans.read_text()), "continue_training": False},
+        "3d_fullres",
+        0,
+        json.loads(dataset.read_text()),
         device=torch.device("cpu"),
-    )  # fmt: skip
+    )
     trainer.run_training()
 
 
