@@ -23,9 +23,10 @@ SCRIPT = Path(__file__).with_name("train_nnunet.py")
 
 
 @pytest.fixture(scope="module")
-def trained(request: pytest.FixtureRequest) -> Path:
-    """Folder with raw data and results; trained once and kept in pytest's cache."""
-    folder = Path(request.config.cache.mkdir("nnunet_torso"))  # type: ignore[union-attr]
+def trained(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder with raw data and results; trained once and kept in pytest's cache, if it has one."""
+    cache = getattr(request.config, "cache", None)
+    folder = Path(cache.mkdir("nnunet_torso")) if cache else tmp_path_factory.mktemp("nnunet")
     if not list(folder.glob("results/*/*/fold_0/checkpoint_final.pth")):
         subprocess.run([sys.executable, "-W", "ignore", str(SCRIPT), str(folder)], check=True)
     return folder
