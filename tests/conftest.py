@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Iterator
 
 import numpy as np
 import pytest
@@ -21,7 +22,9 @@ settings.load_profile("voxplain")
 
 
 @pytest.fixture(autouse=True)
-def _seeds() -> None:
+def _seeds() -> Iterator[None]:
     random.seed(0)
     np.random.seed(0)  # noqa: NPY002 - libraries under test may draw from the global state
     torch.manual_seed(0)
+    yield
+    torch.set_num_threads(1)  # nnU-Net's predictor changes it, and with it the last bits
