@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 import torch
@@ -16,6 +16,9 @@ from voxplain.inference.rolling import Emit
 from voxplain.space.box import Box
 from voxplain.space.volume import Volume
 
+if TYPE_CHECKING:
+    from voxplain.attribution.question import Question
+
 
 class Baseline(Protocol):
     """An input that stands for absence, in the model's (preprocessed) intensities.
@@ -24,7 +27,7 @@ class Baseline(Protocol):
     to the window, baseline and image are equal.
     """
 
-    def input(self, pipeline: Pipeline) -> Input:
+    def input(self, question: Question) -> Input:
         """Baseline of one image."""
 
 
@@ -40,8 +43,9 @@ class Constant:
 
     value: float = 0.0
 
-    def input(self, pipeline: Pipeline) -> Input:
+    def input(self, question: Question) -> Input:
         """Baseline of one image."""
+        pipeline = question.pipeline
         inner = pipeline.plan.inner()
 
         def crop(box: Box) -> torch.Tensor:
@@ -58,8 +62,9 @@ class Constant:
 class MeanImage:
     """Each channel's mean over the image."""
 
-    def input(self, pipeline: Pipeline) -> Input:
+    def input(self, question: Question) -> Input:
         """Baseline of one image."""
+        pipeline = question.pipeline
         data = pipeline.image.data
         means = data.reshape(len(data), -1).mean(1, dtype=np.float64)
         return _whole(
@@ -83,8 +88,9 @@ class Blurred:
         if not self.sigma_mm > 0:
             raise MethodError(f"sigma_mm of a blurred baseline is positive, got {self.sigma_mm}")
 
-    def input(self, pipeline: Pipeline) -> Input:
+    def input(self, question: Question) -> Input:
         """Baseline of one image."""
+        pipeline = question.pipeline
         sigma = [self.sigma_mm / s for s in pipeline.image.grid.spacing]
         data = pipeline.image.data
         return _whole(pipeline, np.stack([gaussian_filter(c, sigma, mode="nearest") for c in data]))
@@ -105,8 +111,9 @@ class GivenImage:
     def __str__(self) -> str:
         return f"GivenImage({self.image.name}, sha256={self.image.sha256()[:12]})"
 
-    def input(self, pipeline: Pipeline) -> Input:
+    def input(self, question: Question) -> Input:
         """Baseline of one image."""
+        pipeline = question.pipeline
         prepared = pipeline.model.prepare(self.image)
         if not prepared.grid.matches(pipeline.image.grid):
             raise MethodError(

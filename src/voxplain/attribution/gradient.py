@@ -28,6 +28,8 @@ class Gradient:
     name: ClassVar[str] = "gradient"
     is_adaptive: ClassVar[bool] = False
     kind: ClassVar[Kind] = "sensitivity"
+    unit: ClassVar[str] = "{} per intensity"
+    has_channels: ClassVar[bool] = True
 
     def passes(self, question: Question) -> Passes:
         """One gradient at the clean input."""
@@ -58,6 +60,8 @@ class InputXGradient:
     name: ClassVar[str] = "input_x_gradient"
     is_adaptive: ClassVar[bool] = False
     kind: ClassVar[Kind] = "contribution"
+    unit: ClassVar[str] = "{}"
+    has_channels: ClassVar[bool] = True
 
     def passes(self, question: Question) -> Passes:
         """One gradient at the clean input, one value at the baseline."""
@@ -65,7 +69,7 @@ class InputXGradient:
 
     def attribute(self, question: Question, emit: Emit) -> Outcome:
         """Compute the maps of all targets."""
-        baseline = self.baseline.input(question.pipeline)
+        baseline = self.baseline.input(question)
         question.gradient(
             question.pipeline.clean, times_difference(question.pipeline, baseline, emit)
         )

@@ -85,6 +85,8 @@ class IntegratedGradients:
 
     name: ClassVar[str] = "integrated_gradients"
     kind: ClassVar[Kind] = "contribution"
+    unit: ClassVar[str] = "{}"
+    has_channels: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         if self.rule not in get_args(Rule):
@@ -109,7 +111,7 @@ class IntegratedGradients:
 
     def attribute(self, question: Question, emit: Emit) -> Outcome:
         """Compute the maps of all targets."""
-        baseline = self.baseline.input(question.pipeline)
+        baseline = self.baseline.input(question)
         start = question.values(baseline)
         if self.gap_tolerance is None:
             self._integrate(question, baseline, self.n, emit)

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from voxplain.attribution.ask import ask
 from voxplain.attribution.findings import findings_of
-from voxplain.attribution.method import Method, Outcome, settings_of
+from voxplain.attribution.method import Method, Outcome, channels_of, settings_of
 from voxplain.attribution.methods import method_of
 from voxplain.attribution.question import Question
 from voxplain.attribution.restore import restore_map
@@ -27,6 +27,7 @@ from voxplain.models.model import Model
 from voxplain.records.attribution import Attribution
 from voxplain.records.class_score import ClassScore
 from voxplain.records.explanation import Explanation, TargetSummary
+from voxplain.records.player_table import COLUMNS, PlayerTable
 from voxplain.records.provenance import Cost, Provenance
 from voxplain.regions.sums import RegionSums
 from voxplain.space.box import Box
@@ -66,7 +67,7 @@ def explain_one(
         if progress is not None:
             needed = chosen.passes(question).total
             pipeline.on_pass = _meter(progress, pipeline, pipeline.passes.total + needed)
-        collector = _Collector(question, keep, image.grid.n_voxels)
+        collector = _Collector(question, keep, image.grid.n_voxels, channels_of(chosen, question))
         outcome = chosen.attribute(question, collector.add)
         return _result(
             question, chosen, collector, outcome, image, regions, seed,
@@ -90,15 +91,18 @@ def _meter(progress: Progress, pipeline: Pipeline, total: int) -> Callable[[int]
 class _Collector:
     """Takes finished slabs: region sums, totals and, if wanted, the maps."""
 
-    def __init__(self, question: Question, keep: bool | str, n_image_voxels: int) -> None:
+    def __init__(
+        self, question: Question, keep: bool | str, n_image_voxels: int, channels: tuple[str, ...]
+    ) -> None:
         pipeline = question.pipeline
         self._inner = pipeline.plan.inner()
         names = [target.name for target in question.targets]
-        self.sums = RegionSums(question.regions, names, pipeline.image.channels)
+        self.channels = channels
+        self.sums = RegionSums(question.regions, names, channels)
         self.totals = np.zeros(len(names))
         self.peaks = np.zeros(len(names))
         dtype = np.float64 if pipeline.compute.dtype == torch.float64 else np.float32
-        shape = (len(names), pipeline.image.n_channels, *pipeline.image.grid.shape)
+        shape = (len(names), len(channels), *pipeline.image.grid.shape)
         n_voxels = max(pipeline.image.grid.n_voxels, n_image_voxels)  # maps end on its grid
         n_bytes = math.prod(shape[:2]) * n_voxels * np.dtype(dtype).itemsize
         self.is_kept = n_bytes <= _KEEP_BYTES if keep == "auto" else bool(keep)
@@ -149,7 +153,7 @@ def _result(
         cost=cost,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
     )
-    units = [_unit(target.unit, method) for target in question.targets]
+    units = [method.unit.format(target.unit) for target in question.targets]
     active = pipeline.active_windows([cotangent for _, cotangent in question.linear])
     summaries = tuple(
         TargetSummary(
@@ -167,7 +171,7 @@ def _result(
         for summary, values, unit in zip(summaries, collector.maps, units, strict=True):
             restored = restore_map(values, method.kind, grid, image.grid)
             maps[summary.name] = Attribution(
-                restored, image.grid, pipeline.image.channels, method.kind, unit, summary.name,
+                restored, image.grid, collector.channels, method.kind, unit, summary.name,
                 summary.score, summary.gap, provenance,
             )  # fmt: skip
     prediction = None
@@ -177,6 +181,11 @@ def _result(
     table = collector.sums.table(image.name, info.name, method.name)
     if outcome.share_errors is not None:
         table = table.with_errors(outcome.share_errors)
+    players = None
+    if outcome.players is not None:
+        players = PlayerTable(
+            outcome.players.assign(case=image.name, model=info.name, method=method.name)[[*COLUMNS]]
+        )
     return Explanation(
         image=replace(image, channels=pipeline.image.channels),
         prediction=prediction,
@@ -189,6 +198,7 @@ def _result(
         provenance=provenance,
         attributions=maps,
         findings=findings_of(question, outcome, collector.totals, collector.peaks, gaps),
+        players=players,
         classes=() if pipeline.is_dense else _classes(question),
     )
 
@@ -215,10 +225,3 @@ def _regions_on_image(
     if given is not None:
         return resample_labels(given, grid)
     return resample_labels(used, grid) if prediction is None else prediction
-
-
-def _unit(target_unit: str, method: Method) -> str:
-    if method.kind == "contribution":
-        return target_unit
-    unit = f"{target_unit} per intensity"
-    return f"({unit})²" if method.name in ("smoothgrad_squared", "vargrad") else unit

@@ -90,6 +90,22 @@ class Question:
         self._n_clean += n_windows
         return self.pipeline.logits(self.pipeline.clean, box)
 
+    @cached_property
+    def support(self) -> Box | None:
+        """Smallest box that holds the support of every target."""
+        box: Box | None = None
+        for target in self.targets:
+            if target.support is not None:
+                box = target.support.union(box or target.support)
+        return box
+
+    @cached_property
+    def support_logits(self) -> torch.Tensor:
+        """Stitched logits of the clean image on `support`, kept."""
+        if self.support is None:
+            return torch.zeros((self.info.n_classes, 0), dtype=self.pipeline.compute.dtype)
+        return self.clean_logits(self.support)
+
     def predicted_mask(self, index: int) -> torch.Tensor:
         """Voxels of the clean image that the model gives to a class."""
         return predicted_mask(self.prediction_logits, index, self.info)
@@ -245,6 +261,13 @@ class MapSum:
 
     Memory: that box, for each target and channel.
 
+    Parameters
+    ----------
+    question
+        Its targets and windows.
+    n_channels
+        Channels of the maps; default those of the image.
+
     Attributes
     ----------
     box
@@ -253,11 +276,12 @@ class MapSum:
         (n_targets, n_channels, *box.shape).
     """
 
-    def __init__(self, question: Question) -> None:
+    def __init__(self, question: Question, n_channels: int | None = None) -> None:
         pipeline = question.pipeline
         self._inner = pipeline.plan.inner()
         self.box = pipeline.reach([t.support for t in question.targets if t.support is not None])
-        shape = (len(question.targets), pipeline.image.n_channels, *self.box.shape)
+        n_channels = pipeline.image.n_channels if n_channels is None else n_channels
+        shape = (len(question.targets), n_channels, *self.box.shape)
         self.values = torch.zeros(shape, dtype=pipeline.compute.dtype)
 
     def add(self, box: Box, values: torch.Tensor) -> None:

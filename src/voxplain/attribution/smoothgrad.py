@@ -83,6 +83,8 @@ class SmoothGrad:
 
     name: ClassVar[str] = "smoothgrad"
     kind: ClassVar[Kind] = "sensitivity"
+    unit: ClassVar[str] = "{} per intensity"
+    has_channels: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         _check(self.n, self.noise)
@@ -171,6 +173,8 @@ class SmoothGradSquared:
     name: ClassVar[str] = "smoothgrad_squared"
     is_adaptive: ClassVar[bool] = False
     kind: ClassVar[Kind] = "sensitivity"
+    unit: ClassVar[str] = "({} per intensity)²"
+    has_channels: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         _check(self.n, self.noise)
@@ -216,6 +220,8 @@ class VarGrad:
     name: ClassVar[str] = "vargrad"
     is_adaptive: ClassVar[bool] = False
     kind: ClassVar[Kind] = "sensitivity"
+    unit: ClassVar[str] = "({} per intensity)²"
+    has_channels: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         _check(self.n, self.noise, least=2)

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from voxplain.errors import ModelError
 from voxplain.inference.compute import (
@@ -33,6 +34,9 @@ Input = Callable[[Box], torch.Tensor]
 
 Job = tuple[int, int, int]
 """A view of the model, a window, and the input that it is cut from."""
+
+WindowMaps = Callable[[Sequence[Job]], list[tuple[int, torch.Tensor]]]
+"""Makes maps of a batch of jobs of one view: target, and (n_jobs, n_channels, *window)."""
 
 _MOST = {"cpu": (8, 4 * 64**3), "cuda": (64, 16 * 128**3)}
 """Windows, and voxels, beyond which a larger batch gains nothing."""
@@ -137,7 +141,7 @@ class Pipeline:
         return self._shares[neighbours]
 
     # -- passes ---------------------------------------------------------------------
-    def _forward(self, batch: torch.Tensor, view: int) -> torch.Tensor:
+    def forward(self, batch: torch.Tensor, view: int) -> torch.Tensor:
         """Logits (n, n_classes, *output box) of a batch (n, n_channels, *window)."""
         try:
             with self.compute.autocast():
@@ -160,11 +164,16 @@ class Pipeline:
             logits = logits.reshape(*logits.shape, *self.inner.shape)
         return logits.to(self.compute.dtype)
 
-    def _stack(self, inputs: Sequence[torch.Tensor]) -> torch.Tensor:
+    def batch(self, jobs: Sequence[Job], sources: Sequence[Input]) -> torch.Tensor:
+        """Windows of the jobs, each cut from its input: (n_jobs, n_channels, *window)."""
+        return self.stack([sources[i](self.plan.box(w)) for _, w, i in jobs])
+
+    def stack(self, inputs: Sequence[torch.Tensor]) -> torch.Tensor:
+        """Put windows into one batch on the device, in the layout that runs fastest."""
         batch = torch.stack(list(inputs)).to(self.device, self.compute.dtype)
         return batch.contiguous(memory_format=self.compute.layout(self.info.rank))
 
-    def _in_batches(
+    def in_batches(
         self,
         jobs: Sequence[Job],
         run: Callable[[Sequence[Job]], None],
@@ -222,11 +231,11 @@ class Pipeline:
         self._batch_size = max(1, min(most, int(fits)))
         return self._batch_size
 
-    def _forward_with_graph(self, leaf: torch.Tensor, view: int = 0) -> torch.Tensor:
+    def forward_with_graph(self, leaf: torch.Tensor, view: int = 0) -> torch.Tensor:
         """Logits of a batch; the first time, the memory of the graph is measured."""
         if self.graph_bytes is not None:
             # a first layer may work in place
-            return self._connected(self._forward(leaf.clone(), view))
+            return self._connected(self.forward(leaf.clone(), view))
         kept: dict[int, int] = {}
 
         def pack(tensor: torch.Tensor) -> torch.Tensor:
@@ -234,7 +243,7 @@ class Pipeline:
             return tensor
 
         with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-            logits = self._forward(leaf.clone(), view)
+            logits = self.forward(leaf.clone(), view)
         self.graph_bytes = (sum(kept.values()) + logits.nbytes) // len(leaf)
         return self._connected(logits)
 
@@ -250,8 +259,8 @@ class Pipeline:
     def one_window(self) -> tuple[torch.Tensor, torch.Tensor]:
         """Run the first window with a graph; logits and the leaf they depend on. Not counted."""
         with torch.enable_grad():
-            leaf = self._stack([self.clean(self.plan.box(0))]).requires_grad_()
-            return self._forward_with_graph(leaf), leaf
+            leaf = self.stack([self.clean(self.plan.box(0))]).requires_grad_()
+            return self.forward_with_graph(leaf), leaf
 
     def logits(self, source: Input, box: Box) -> torch.Tensor:
         """Return the stitched logits L(v) = Σ_w g_w(v)·ℓ_w(v) / Σ_w g_w(v) on a box.
@@ -277,9 +286,9 @@ class Pipeline:
         stitched = torch.zeros((self.info.n_classes, *box.shape), dtype=self.compute.dtype)
 
         def run(jobs: Sequence[Job]) -> None:
-            batch = self._stack([source(self.plan.box(w)) for _, w, _ in jobs])
+            batch = self.stack([source(self.plan.box(w)) for _, w, _ in jobs])
             with torch.no_grad():
-                logits = self._forward(batch, jobs[0][0]).cpu()
+                logits = self.forward(batch, jobs[0][0]).cpu()
             for (_, w, _), values in zip(jobs, logits, strict=True):
                 output = self.output_box(w)
                 common = output.intersect(box)
@@ -287,11 +296,10 @@ class Pipeline:
                 part = (slice(None), *common.within(output))
                 weighted = values[part] * self.share(w)[part[1:]]
                 stitched[(slice(None), *common.within(box))] += weighted
-            self.passes.n_forward += len(jobs)
-            self.on_pass(len(jobs))
+            self.count(len(jobs))
 
         windows = self.windows_for(box)
-        self._in_batches([(v, w, 0) for v in range(self.model.n_views) for w in windows], run)
+        self.in_batches([(v, w, 0) for v in range(self.model.n_views) for w in windows], run)
         return stitched
 
     def gradients(
@@ -326,54 +334,138 @@ class Pipeline:
         Passes: for each view of each window that is run, one forward an input and one backward
         an input and target.
         """
-        plan = self.plan
         active = self.active_windows(cotangents)
-        if not active:
-            return
-        reach = plan.box(min(active))
-        for w in active:
-            reach = reach.union(plan.box(w))
-        rolling = RollingSum(
-            len(cotangents), self.image.n_channels, reach, plan.settings.size[0], emit,
-            self.compute.dtype, self.device,
-        )  # fmt: skip
 
-        def run(jobs: Sequence[Job]) -> None:
-            batch = self._stack([sources[i](plan.box(w)) for _, w, i in jobs])
-            windows = list(dict.fromkeys(w for _, w, _ in jobs))
-            targets = sorted({t for w in windows for t in active[w]})
-            shares = {w: self.share(w) for w in windows}
+        def gradients(jobs: Sequence[Job]) -> list[tuple[int, torch.Tensor]]:
+            batch = self.batch(jobs, sources)
             factors = torch.tensor([weights[i] for _, _, i in jobs], dtype=batch.dtype)
             factors = factors.reshape(-1, *[1] * (batch.ndim - 1)).to(self.device)
-            grads: list[tuple[int, torch.Tensor]] = []
+            targets = targets_in(jobs, active)
+            found: list[tuple[int, torch.Tensor]] = []
             with torch.enable_grad():
                 leaf = batch.requires_grad_()
-                logits = self._forward_with_graph(leaf, jobs[0][0])
+                logits = self.forward_with_graph(leaf, jobs[0][0])
             for t in targets:
-                crops = {w: self._weighted(cotangents[t], w, shares[w]) for w in windows}
-                outputs = torch.stack([crops[w] for _, w, _ in jobs])
+                outputs = self.outputs(cotangents[t], jobs)
                 scale = self._loss_scale(outputs)
                 with torch.enable_grad():
                     part = logits[:, cotangents[t].channels]
                 (gradient,) = torch.autograd.grad(
                     part, leaf, outputs * scale, retain_graph=t != targets[-1]
                 )
-                grads.append((t, gradient * (factors / scale)))
-            for t, gradient in grads:  # nothing is allocated here: no memory can run out midway
-                for (_, w, _), values in zip(jobs, gradient, strict=True):
+                found.append((t, gradient * (factors / scale)))
+            return found
+
+        n_targets, n_channels = len(cotangents), self.image.n_channels
+        self.sum_windows(active, n_targets, n_channels, len(sources), gradients, emit)
+
+    def sum_windows(
+        self,
+        active: dict[int, list[int]],
+        n_targets: int,
+        n_channels: int,
+        n_inputs: int,
+        maps: WindowMaps,
+        emit: Emit,
+    ) -> None:
+        """Add up maps that are made window by window, each batch with one graph.
+
+        Parameters
+        ----------
+        active
+            Windows to run, each with its targets (see `active_windows`).
+        n_targets, n_channels
+            Leading axes of what is emitted.
+        n_inputs
+            Inputs of each window; a job's last number counts them.
+        maps
+            Takes jobs of one view; gives, for each target of theirs, (n_jobs, n_channels,
+            *window). One forward pass a job and one backward pass a job and active target are
+            counted.
+        emit
+            Receives slabs (n_targets, n_channels, *box.shape), each voxel once, in order of
+            the first axis.
+        """
+        if not active:
+            return
+        plan = self.plan
+        reach = plan.box(min(active))
+        for w in active:
+            reach = reach.union(plan.box(w))
+        rolling = RollingSum(
+            n_targets, n_channels, reach, plan.settings.size[0], emit,
+            self.compute.dtype, self.device,
+        )  # fmt: skip
+
+        def run(jobs: Sequence[Job]) -> None:
+            for t, values in maps(jobs):
+                for (_, w, _), part in zip(jobs, values, strict=True):
                     if t in active[w]:
-                        rolling.add(t, plan.box(w), values)
-            n_backward = sum(len(active[w]) for _, w, _ in jobs)
-            self.passes.n_forward += len(jobs)
-            self.passes.n_backward += n_backward
-            self.on_pass(len(jobs) + n_backward)
+                        rolling.add(t, plan.box(w), part)
+            self.count(len(jobs), sum(len(active[w]) for _, w, _ in jobs))
 
         for start, row in _rows(plan, active):
             rolling.advance(start)
-            views, inputs = range(self.model.n_views), range(len(sources))
+            views, inputs = range(self.model.n_views), range(n_inputs)
             jobs = [(v, w, i) for v in views for w in row for i in inputs]
-            self._in_batches(jobs, run, active)
+            self.in_batches(jobs, run, active)
         rolling.finish()
+
+    def scores(
+        self,
+        jobs: Sequence[Job],
+        sources: Sequence[Input],
+        cotangents: Sequence[Cotangent],
+        active: dict[int, list[int]],
+    ) -> NDArray[np.float64]:
+        """Return what each job adds to targets that are linear in the logits: Σ_v C_t(v)·L(v).
+
+        Parameters
+        ----------
+        jobs
+            Of any views and windows of `active`; those of one window should stand together.
+        sources
+            Inputs that the jobs count.
+        cotangents
+            Fixed dT/dL, one a target.
+        active
+            See `active_windows`; a window adds nothing to its other targets.
+
+        Returns
+        -------
+        numpy.ndarray
+            (n_jobs, n_targets). A target's value at an input is the sum over all views and
+            windows. One forward pass a job; no graph.
+        """
+        found = np.zeros((len(jobs), len(cotangents)))
+        kept: dict[tuple[int, int], torch.Tensor] = {}
+        done = 0
+
+        def run(part: Sequence[Job]) -> None:
+            nonlocal done
+            batch = self.batch(part, sources)
+            with torch.no_grad():
+                logits = self.forward(batch, part[0][0])
+            windows = {w for _, w, _ in part}
+            for key in [key for key in kept if key[0] not in windows]:
+                del kept[key]
+            for row, (_, w, _) in enumerate(part):
+                for t in active[w]:
+                    if (w, t) not in kept:
+                        kept[w, t] = self.weighted(cotangents[t], w)
+                    values = logits[row, cotangents[t].channels]
+                    found[done + row, t] = float((values * kept[w, t]).sum(dtype=torch.float64))
+            done += len(part)
+            self.count(len(part))
+
+        self.in_batches(jobs, run)
+        return found
+
+    def count(self, n_forward: int, n_backward: int = 0) -> None:
+        """Note passes that were run, and say so to `on_pass`."""
+        self.passes.n_forward += n_forward
+        self.passes.n_backward += n_backward
+        self.on_pass(n_forward + n_backward)
 
     def active_windows(self, cotangents: Sequence[Cotangent]) -> dict[int, list[int]]:
         """Windows that have to be run, each with the targets that need it."""
@@ -395,15 +487,25 @@ class Pipeline:
                 reach = self.plan.box(w) if reach is None else reach.union(self.plan.box(w))
         return reach or Box.whole((0,) * len(self.plan.padded_shape))
 
-    def _weighted(self, cotangent: Cotangent, window: int, share: torch.Tensor) -> torch.Tensor:
+    def weighted(self, cotangent: Cotangent, window: int) -> torch.Tensor:
         """C·g_w/Σg of the cotangent's channels on the window's output, on the device."""
         values = cotangent.crop(self.output_box(window)).to(self.compute.dtype)
-        return values.mul_(share).to(self.device)
+        return values.mul_(self.share(window)).to(self.device)
+
+    def outputs(self, cotangent: Cotangent, jobs: Sequence[Job]) -> torch.Tensor:
+        """Return `weighted` for each job, (n_jobs, n of its channels, *output box)."""
+        crops = {w: self.weighted(cotangent, w) for w in dict.fromkeys(w for _, w, _ in jobs)}
+        return torch.stack([crops[w] for _, w, _ in jobs])
 
     def _loss_scale(self, outputs: torch.Tensor) -> float:
         """Power of two that brings small cotangents into the range of fp16; else 1."""
         largest = float(outputs.abs().max()) if self.compute.precision == "fp16" else 0.0
         return 2.0 ** -math.floor(math.log2(largest)) if largest > 0 else 1.0
+
+
+def targets_in(jobs: Sequence[Job], active: dict[int, list[int]]) -> list[int]:
+    """Targets of any of the jobs' windows, ascending."""
+    return sorted({t for _, w, _ in jobs for t in active[w]})
 
 
 def _n_alike(jobs: Sequence[Job], active: dict[int, list[int]] | None) -> int:

@@ -116,6 +116,14 @@ class Model(ABC):
         """Number of passes whose mean is a window's logits: mirrored copies times folds."""
         return 1
 
+    def network(self, view: int = 0) -> nn.Module:
+        """Return the network that a view runs, part of `module`: one fold of an ensemble."""
+        return self.module
+
+    def flips(self, view: int) -> tuple[int, ...]:
+        """Spatial axes of its network's tensors along which a view is mirrored."""
+        return ()
+
     def label_image(self, logits: NDArray[np.floating[Any]], grid: Grid, image: Volume) -> LabelMap:
         """Return the predicted labels on the image's grid: logits are resampled, then decided.
 

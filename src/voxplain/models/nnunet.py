@@ -150,6 +150,14 @@ class NnUNetModel(Model):
         """Folds times mirrored copies (the unmirrored one among them)."""
         return len(self._networks) * len(self._flips)
 
+    def network(self, view: int = 0) -> nn.Module:
+        """Return the fold that a view runs."""
+        return self._networks[view // len(self._flips)]
+
+    def flips(self, view: int) -> tuple[int, ...]:
+        """Spatial axes along which a view is mirrored."""
+        return tuple(axis - 2 for axis in self._flips[view % len(self._flips)])
+
     def forward(self, windows: torch.Tensor, view: int = 0) -> torch.Tensor:
         """Logits of a batch in one view: one fold, mirrored or not, mirrored back."""
         fold, flip = divmod(view, len(self._flips))

@@ -22,7 +22,7 @@ from voxplain.records.provenance import Provenance
 from voxplain.space.grid import Grid
 from voxplain.space.nifti import write_nifti
 
-Kind = Literal["contribution", "sensitivity"]
+Kind = Literal["contribution", "sensitivity", "localisation"]
 
 _FORM, _VERSION = "voxplain attribution", 1
 _TYPES = (np.float32, np.float64)
@@ -43,6 +43,8 @@ class Attribution:
     kind
         ``contribution``: unit of the target; voxels sum to a share of the target's score.
         ``sensitivity``: unit of the target per unit of (preprocessed) intensity.
+        ``localisation``: where the evidence lies, on a scale of the method's own; it neither sums
+        to the score nor is a slope.
     unit
         e.g. ``logit`` or ``logit per intensity``.
     target

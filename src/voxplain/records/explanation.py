@@ -24,6 +24,7 @@ from voxplain.records.attribution import Attribution, Kind
 from voxplain.records.class_score import ClassScore
 from voxplain.records.display import render
 from voxplain.records.finding import Finding
+from voxplain.records.player_table import PlayerTable
 from voxplain.records.provenance import Provenance
 from voxplain.records.region_table import RegionTable
 from voxplain.space.labelmap import LabelMap, nearest
@@ -33,6 +34,7 @@ from voxplain.space.volume import Volume
 _FORM, _VERSION = "voxplain explanation", 1
 _INDEX = "provenance.json"
 _TABLE = ("regions.csv", "regions.parquet")
+_PLAYERS = ("players.csv", "players.parquet")
 
 
 @dataclass(frozen=True)
@@ -103,6 +105,8 @@ class Explanation:
         Name of the method.
     findings
         Coded remarks, e.g. a vanishing cotangent or an absent class.
+    players
+        Values of regions, cubes, channels or pairs of them, where the method plays a game.
     classes
         What a classifier says of each of its classes; empty for a segmentation.
     provenance
@@ -127,6 +131,7 @@ class Explanation:
     provenance: Provenance
     attributions: Mapping[str, Attribution] = field(default_factory=dict)
     findings: tuple[Finding, ...] = ()
+    players: PlayerTable | None = None
     classes: tuple[ClassScore, ...] = ()
 
     def __post_init__(self) -> None:
@@ -198,7 +203,8 @@ class Explanation:
         list of Path
             ``prediction.nii.gz`` if there is one; ``regions.nii.gz`` if it differs from it;
             ``attribution_<target>.nii.gz`` and ``.json``; ``regions.csv`` and ``.parquet``;
-            and ``provenance.json``, which says what the others mean and their SHA-256.
+            ``players.csv`` and ``.parquet`` of a game; and ``provenance.json``, which says what
+            the others mean and their SHA-256.
 
         Raises
         ------
@@ -215,6 +221,9 @@ class Explanation:
         )
         self.table.save(folder)
         files += [folder / name for name in _TABLE]
+        if self.players is not None:
+            self.players.save(folder)
+            files += [folder / name for name in _PLAYERS]
         attributions: dict[str, str] = {}
         if maps:
             stems = slugs(self._target_names())
@@ -233,6 +242,8 @@ class Explanation:
                 "targets": [asdict(target) for target in self.targets],
                 "findings": [asdict(finding) for finding in self.findings],
                 "classes": [asdict(score) for score in self.classes],
+                "has_players": self.players is not None,
+                "channels": list(self.image.channels) if self.has_image else None,
                 "prediction": prediction,
                 "regions": regions,
                 "attributions": attributions,
@@ -270,7 +281,7 @@ class Explanation:
             _check_image(image, provenance)
             regions = _load_labels(known["regions"], folder)
             table = RegionTable.load(folder)
-            channels = tuple(map(str, table.frame["channel"].unique()))
+            channels = tuple(known.get("channels") or map(str, table.frame["channel"].unique()))
             return cls(
                 image=None if image is None else replace(image, channels=channels),
                 prediction=(
@@ -292,6 +303,7 @@ class Explanation:
                     for name, file in known["attributions"].items()
                 },
                 findings=tuple(Finding(**finding) for finding in known["findings"]),
+                players=PlayerTable.load(folder) if known.get("has_players") else None,
                 classes=tuple(ClassScore(**score) for score in known.get("classes", ())),
             )
         except (KeyError, TypeError) as error:

@@ -406,6 +406,14 @@ class Mirrored(CardModel):
         """Networks times flips."""
         return len(self.folds) * len(self._flips)
 
+    def network(self, view: int = 0) -> nn.Module:
+        """Return the network that a view runs."""
+        return self.folds[view // len(self._flips)]
+
+    def flips(self, view: int) -> tuple[int, ...]:
+        """Spatial axes along which a view is mirrored."""
+        return tuple(axis - 2 for axis in self._flips[view % len(self._flips)])
+
     def forward(self, windows: torch.Tensor, view: int = 0) -> torch.Tensor:
         """Logits in one view."""
         fold, flip = divmod(view, len(self._flips))
