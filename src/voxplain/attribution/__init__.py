@@ -5,7 +5,9 @@ from voxplain.attribution.estimate import Estimate
 from voxplain.attribution.gradient import Gradient, InputXGradient
 from voxplain.attribution.integrated import IntegratedGradients
 from voxplain.attribution.methods import METHODS, PRESETS, method_of
+from voxplain.attribution.owen import Owen
 from voxplain.attribution.run import estimate, explain
+from voxplain.attribution.shapley import Shapley
 from voxplain.attribution.smoothgrad import SmoothGrad, SmoothGradSquared, VarGrad
 from voxplain.attribution.targets import ClassTarget, Difference, FunctionTarget, Target
 from voxplain.attribution.where import Everywhere, Instance, Mask, Predicted, Voxel
@@ -27,7 +29,9 @@ __all__ = [
     "IntegratedGradients",
     "Mask",
     "MeanImage",
+    "Owen",
     "Predicted",
+    "Shapley",
     "SmoothGrad",
     "SmoothGradSquared",
     "Target",

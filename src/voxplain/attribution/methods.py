@@ -11,6 +11,8 @@ from voxplain.attribution.baselines import Baseline, Blurred, Constant, MeanImag
 from voxplain.attribution.gradient import Gradient, InputXGradient
 from voxplain.attribution.integrated import IntegratedGradients
 from voxplain.attribution.method import Method
+from voxplain.attribution.owen import Owen
+from voxplain.attribution.shapley import Shapley
 from voxplain.attribution.smoothgrad import SmoothGrad, SmoothGradSquared, VarGrad
 from voxplain.errors import MethodError
 from voxplain.space.labelmap import nearest
@@ -22,11 +24,15 @@ METHODS: Mapping[str, type[Method]] = {
     SmoothGradSquared.name: SmoothGradSquared,
     VarGrad.name: VarGrad,
     IntegratedGradients.name: IntegratedGradients,
+    Shapley.name: Shapley,
+    Owen.name: Owen,
 }
 
 PRESETS: Mapping[str, Method] = {
     "agg2exp-gradient": Gradient(),
     "agg2exp-smoothgrad": SmoothGrad(n=20, noise=0.1),
+    "agg2exp-kernelshap_semantic": Shapley(paint="value"),
+    "agg2exp-kernelshap_cubes": Shapley("agg2exp_cubes:512", samples=1000, paint="value"),
     "agg2exp-integrated_gradients": IntegratedGradients(n=20, rule="agg2exp"),
 }
 """Settings of published work, by name."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
+from typing import Literal, get_args
 
 import numpy as np
 import torch
@@ -17,7 +18,9 @@ from voxplain.space.box import Box
 from voxplain.space.grid import Grid
 from voxplain.space.labelmap import LabelMap
 
-SPECS = "regions, cubes:N, supervoxels:N, channels, or two of them as channels*regions"
+Paint = Literal["density", "value"]
+
+SPECS = "regions, cubes:N, supervoxels:N, channels, or channels* with one of the others"
 
 
 class Players:
@@ -156,14 +159,10 @@ def players_of(spec: str | LabelMap, question: Question) -> Players:
     """
     if isinstance(spec, LabelMap):
         return _of_labels(spec, question)
-    kind, star, rest = spec.partition("*")
+    check_players(spec)
     channels = question.pipeline.image.channels
-    if star:
-        if kind != "channels":
-            raise MethodError(f"players {spec!r}: pairs are written channels*regions")
-        parts = players_of(rest, question)
-        if parts.has_channels:
-            raise MethodError(f"players {spec!r}: {rest} are channels already")
+    if "*" in spec:
+        parts = players_of(spec.partition("*")[2], question)
         n = len(parts)
         steps = (np.arange(len(channels)) * n).reshape(1, -1, *[1] * (parts.index.ndim - 2))
         index = np.where(parts.index < 0, -1, parts.index + steps)
@@ -178,13 +177,43 @@ def players_of(spec: str | LabelMap, question: Question) -> Players:
         )
         return Players(question, channels, index)
     kind, _, number = spec.partition(":")
-    if kind not in _PARTS or not number.isdigit() or int(number) < 1:
-        raise MethodError(f"players are {SPECS}; got {spec!r}")
     name, divide = _PARTS[kind]
     labels = divide(question, int(number))
     found, labels = np.unique(labels, return_inverse=True)
     names = [f"{name}_{i + 1}" for i in range(len(found))]
     return Players(question, names, labels.reshape(1, 1, *shape).astype(np.int32))
+
+
+def check_players(spec: str) -> None:
+    """Check a text that names players.
+
+    Raises
+    ------
+    MethodError
+        If it is not understood.
+    """
+    parts = spec.removeprefix("channels*")
+    kind, _, number = parts.partition(":")
+    is_counted = kind in _PARTS and number.isdigit() and int(number) > 0
+    if not (is_counted or parts == "regions" or spec == "channels"):
+        raise MethodError(f"players are {SPECS}; got {spec!r}")
+
+
+def has_channels(spec: str) -> bool:
+    """Whether players of this text are of single image channels."""
+    return spec.startswith("channels")
+
+
+def check_paint(paint: str) -> None:
+    """Check the word for how values are drawn.
+
+    Raises
+    ------
+    MethodError
+        If it is none of density and value.
+    """
+    if paint not in get_args(Paint):
+        raise MethodError(f"paint is {' or '.join(get_args(Paint))}, got {paint!r}")
 
 
 def _of_labels(labels: LabelMap, question: Question) -> Players:

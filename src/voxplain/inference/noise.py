@@ -42,6 +42,16 @@ class NoiseField:
         mask = (1 << 64) - 1
         self._key = (seed & mask, case & mask)
 
+    def generator(self, *numbers: int) -> np.random.Generator:
+        """Return a generator for draws that are not a field, of seed, case and numbers.
+
+        Parameters
+        ----------
+        numbers
+            What the draws are for, e.g. a window and a round; whole numbers of at least 0.
+        """
+        return np.random.default_rng([*self._key, *numbers])
+
     def crop(self, draw: int, n_channels: int, box: Box) -> NDArray[np.float32]:
         """Noise of one draw, (n_channels, *box.shape) float32; `box` may reach below zero."""
         values = np.empty((n_channels, *box.shape), dtype=np.float32)
