@@ -438,7 +438,7 @@ class Pipeline:
             windows. One forward pass a job; no graph.
         """
         found = np.zeros((len(jobs), len(cotangents)))
-        kept: dict[tuple[int, int], torch.Tensor] = {}
+        kept: dict[tuple[int, int], tuple[torch.Tensor, torch.Tensor]] = {}
         done = 0
 
         def run(part: Sequence[Job]) -> None:
@@ -452,9 +452,12 @@ class Pipeline:
             for row, (_, w, _) in enumerate(part):
                 for t in active[w]:
                     if (w, t) not in kept:
-                        kept[w, t] = self.weighted(cotangents[t], w)
-                    values = logits[row, cotangents[t].channels]
-                    found[done + row, t] = float((values * kept[w, t]).sum(dtype=torch.float64))
+                        weights = self.weighted(cotangents[t], w).flatten()
+                        places = weights.nonzero()[:, 0]
+                        kept[w, t] = places, weights[places].double()
+                    places, factors = kept[w, t]
+                    values = logits[row, cotangents[t].channels].flatten()[places]
+                    found[done + row, t] = float(values.double() @ factors)
             done += len(part)
             self.count(len(part))
 
