@@ -11,10 +11,12 @@ from voxplain.attribution.shapley import Shapley
 from voxplain.attribution.smoothgrad import SmoothGrad, SmoothGradSquared, VarGrad
 from voxplain.attribution.targets import ClassTarget, Difference, FunctionTarget, Target
 from voxplain.attribution.where import Everywhere, Instance, Mask, Predicted, Voxel
+from voxplain.attribution.xrai import XRAI
 
 __all__ = [
     "METHODS",
     "PRESETS",
+    "XRAI",
     "Blurred",
     "ClassTarget",
     "Constant",

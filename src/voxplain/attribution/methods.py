@@ -14,6 +14,7 @@ from voxplain.attribution.method import Method
 from voxplain.attribution.owen import Owen
 from voxplain.attribution.shapley import Shapley
 from voxplain.attribution.smoothgrad import SmoothGrad, SmoothGradSquared, VarGrad
+from voxplain.attribution.xrai import XRAI
 from voxplain.errors import MethodError
 from voxplain.space.labelmap import nearest
 
@@ -26,6 +27,7 @@ METHODS: Mapping[str, type[Method]] = {
     IntegratedGradients.name: IntegratedGradients,
     Shapley.name: Shapley,
     Owen.name: Owen,
+    XRAI.name: XRAI,
 }
 
 PRESETS: Mapping[str, Method] = {
@@ -34,6 +36,10 @@ PRESETS: Mapping[str, Method] = {
     "agg2exp-kernelshap_semantic": Shapley(paint="value"),
     "agg2exp-kernelshap_cubes": Shapley("agg2exp_cubes:512", samples=1000, paint="value"),
     "agg2exp-integrated_gradients": IntegratedGradients(n=20, rule="agg2exp"),
+    "arun-gradient": Gradient(),
+    "arun-smoothgrad": SmoothGradSquared(n=25, noise=0.15),
+    "arun-integrated_gradients": IntegratedGradients(n=10, rule="agg2exp", baseline=Constant(-1.0)),
+    "arun-xrai": XRAI(n=100, rule="agg2exp", extremes="image"),
 }
 """Settings of published work, by name."""
 
