@@ -72,6 +72,8 @@ def __getattr__(name: str) -> Any:
     if name in _WHERE:
         _show_in_notebooks()
         return getattr(import_module(_WHERE[name]), name)
+    if name == "attribution":  # its targets and methods are used beside `explain`
+        return import_module("voxplain.attribution")
     raise AttributeError(f"module 'voxplain' has no attribute {name!r}")
 
 

@@ -29,6 +29,7 @@ CODES: Mapping[str, Code] = MappingProxyType(
             _code(103, "absent class"),
             _code(104, "attribution is zero everywhere"),
             _code(106, "standard error above tolerance"),
+            _code(107, "dead map"),
         ]
     )
 )
