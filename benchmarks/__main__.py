@@ -13,10 +13,10 @@ from typing import Any
 
 import torch
 
-from benchmarks import classes, lesion, memory
+from benchmarks import classes, lesion, memory, shapley
 from voxplain.records.provenance import package_versions
 
-_MODULES = {"memory": memory, "lesion": lesion, "classes": classes}
+_MODULES = {"memory": memory, "lesion": lesion, "classes": classes, "shapley": shapley}
 _OUT = Path(__file__).parent / "RESULTS.json"
 
 
@@ -35,7 +35,23 @@ def demands(results: dict[str, Any]) -> dict[str, bool]:
         met["same region shares within 1e-4"] = (
             results["classes"]["largest_share_difference"] <= 1e-4
         )
+    if "segments" in results.get("shapley", {}):
+        met.update(_shapley_demands(results["shapley"]))
     return met
+
+
+def _shapley_demands(found: dict[str, Any]) -> dict[str, bool]:
+    segments, cubes = found["segments"], found["cubes"]
+    return {
+        "exact Shapley values in 1/50 of KernelShap's window passes": segments["pass_ratio"] >= 50,
+        "and 1/30 of its time": segments["time_ratio"] >= 30,
+        "and without an error": segments["exact_error"] <= 1e-5,
+        "cubes at equal error in 1/20 of the time": (
+            cubes["time_ratio_of_all_classes"] >= 20
+            and cubes["own_relative_error"] <= cubes["kernel_shap_relative_error"]
+        ),
+        "memory at most twice that of a prediction": found["memory"]["memory_ratio"] <= 2,
+    }
 
 
 def main(names: list[str]) -> int:

@@ -246,7 +246,7 @@ def cubes(n_reference: int) -> dict[str, Any]:
         return float(np.linalg.norm(found - reference[row]) / np.linalg.norm(reference[row]))
 
     captum_error = error(captum_values)
-    own_error, own_s, n = np.inf, 0.0, 256
+    own_error, own_s, n = np.inf, 0.0, 288
     while own_error > captum_error and n < n_reference:
         found, _, own_s = ours(n, 2)
         own_error = error(found[row])
@@ -294,11 +294,11 @@ def _one_run(what: str) -> int:
     else:
         regions = predict(trained, image)
         targets = targets_over(regions, model.info.class_names)
-        explain(model, image, targets, Shapley(exact=4, samples=26), regions=regions, keep=False)
+        explain(model, image, targets, Shapley(exact=4, samples=40), regions=regions, keep=False)
     return peak_memory_bytes(torch.device("cpu"))
 
 
-def main(n_timed: int = 6, n_reference: int = 4096) -> dict[str, Any]:
+def main(n_timed: int = 6, n_reference: int = 2048) -> dict[str, Any]:
     """Run all three."""
     if not SHARED.exists():
         return {"skipped": f"no folder {SHARED.name} beside the repository"}

@@ -290,9 +290,9 @@ def test_small_cotangents_survive_half_precision(image: Volume) -> None:
     small = torch.full((1, 4, 4), 3e-9)
     model = describe(SmallNet(3, 2, 3), n_channels=2, window=WINDOW)
     with open_pipeline(model, image, CPU) as pipeline:
-        assert pipeline._loss_scale(small) == 1.0
+        assert pipeline.loss_scale(small) == 1.0
     with open_pipeline(model, image, Compute("cpu", precision="fp16")) as pipeline:
-        scale = pipeline._loss_scale(small)
-        assert pipeline._loss_scale(torch.zeros(1, 4, 4)) == 1.0
+        scale = pipeline.loss_scale(small)
+        assert pipeline.loss_scale(torch.zeros(1, 4, 4)) == 1.0
     assert 1.0 <= float(small.max()) * scale < 2.0
     assert np.log2(scale) == round(np.log2(scale))

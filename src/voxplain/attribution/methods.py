@@ -8,10 +8,14 @@ from dataclasses import MISSING, fields
 from typing import Any, get_args, get_origin, get_type_hints
 
 from voxplain.attribution.baselines import Baseline, Blurred, Constant, MeanImage
+from voxplain.attribution.cam import GradCam, GradCamPlusPlus, HiResCam, LayerCam, XGradCam
+from voxplain.attribution.deep_lift import DeepLift
 from voxplain.attribution.gradient import Gradient, InputXGradient
+from voxplain.attribution.guided import Deconvnet, GuidedBackprop, GuidedGradCam
 from voxplain.attribution.integrated import IntegratedGradients
 from voxplain.attribution.method import Method
 from voxplain.attribution.owen import Owen
+from voxplain.attribution.score_cam import ScoreCam
 from voxplain.attribution.shapley import Shapley
 from voxplain.attribution.smoothgrad import SmoothGrad, SmoothGradSquared, VarGrad
 from voxplain.attribution.xrai import XRAI
@@ -27,6 +31,16 @@ METHODS: Mapping[str, type[Method]] = {
     IntegratedGradients.name: IntegratedGradients,
     Shapley.name: Shapley,
     Owen.name: Owen,
+    DeepLift.name: DeepLift,
+    GuidedBackprop.name: GuidedBackprop,
+    Deconvnet.name: Deconvnet,
+    GradCam.name: GradCam,
+    GradCamPlusPlus.name: GradCamPlusPlus,
+    HiResCam.name: HiResCam,
+    XGradCam.name: XGradCam,
+    LayerCam.name: LayerCam,
+    ScoreCam.name: ScoreCam,
+    GuidedGradCam.name: GuidedGradCam,
     XRAI.name: XRAI,
 }
 

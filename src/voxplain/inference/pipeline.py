@@ -347,7 +347,7 @@ class Pipeline:
                 logits = self.forward_with_graph(leaf, jobs[0][0])
             for t in targets:
                 outputs = self.outputs(cotangents[t], jobs)
-                scale = self._loss_scale(outputs)
+                scale = self.loss_scale(outputs)
                 with torch.enable_grad():
                     part = logits[:, cotangents[t].channels]
                 (gradient,) = torch.autograd.grad(
@@ -500,7 +500,7 @@ class Pipeline:
         crops = {w: self.weighted(cotangent, w) for w in dict.fromkeys(w for _, w, _ in jobs)}
         return torch.stack([crops[w] for _, w, _ in jobs])
 
-    def _loss_scale(self, outputs: torch.Tensor) -> float:
+    def loss_scale(self, outputs: torch.Tensor) -> float:
         """Power of two that brings small cotangents into the range of fp16; else 1."""
         largest = float(outputs.abs().max()) if self.compute.precision == "fp16" else 0.0
         return 2.0 ** -math.floor(math.log2(largest)) if largest > 0 else 1.0
