@@ -2,6 +2,7 @@
 
 from voxplain.attribution.baselines import Blurred, Constant, GivenImage, MeanImage
 from voxplain.attribution.cam import GradCam, GradCamPlusPlus, HiResCam, LayerCam, XGradCam
+from voxplain.attribution.choose_layer import layers
 from voxplain.attribution.deep_lift import DeepLift
 from voxplain.attribution.estimate import Estimate
 from voxplain.attribution.gradient import Gradient, InputXGradient
@@ -55,5 +56,6 @@ __all__ = [
     "XGradCam",
     "estimate",
     "explain",
+    "layers",
     "method_of",
 ]

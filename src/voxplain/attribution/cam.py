@@ -67,10 +67,11 @@ class GradCam(_Cam):
     Notes
     -----
     Each view w of each window has its own map M_w, from its own activations and G, the gradient
-    of Σ C·g_w/Σg·ℓ_w (C = dT/dL); the map is Σ_w g_w/Σg·up(M_w), where up is linear
-    interpolation from the cells' centres, and g_w/Σg is the share of the view in the stitched
-    logits. So a map through one window is the published one, up to interpolation; the share,
-    once in G and once in the sum, makes the maps of plans with more overlap or views smaller.
+    of Σ C·ℓ_w over the window (C = dT/dL: which voxels and classes the target counts). The map
+    is their blend Σ_w g_w/Σg·up(M_w), where up is linear interpolation from the cells'
+    centres; g_w/Σg, the share of the view in the stitched logits, stands there alone, so that
+    neither overlap nor views change the scale. A window that the target does not reach counts
+    as 0. Through one window the map is the published one, up to interpolation.
 
     Passes: one forward and one backward a target for each view of each active window; two
     forward and one backward more to choose a layer that is not named. Memory: one window's

@@ -78,7 +78,9 @@ def emit_cams(
                 raise MethodError(f"the layer {name} does not depend on the image")
         targets, found = targets_in(jobs, active), []
         for t in targets:
-            weighted = pipeline.outputs(cotangents[t], jobs)
+            weighted = torch.stack(
+                [cotangents[t].crop(pipeline.output_box(w)) for _, w, _ in jobs]
+            ).to(logits)
             scale = pipeline.loss_scale(weighted)
             with torch.enable_grad():
                 part = logits[:, cotangents[t].channels]

@@ -53,6 +53,13 @@ PRESETS: Mapping[str, Method] = {
     "arun-gradient": Gradient(),
     "arun-smoothgrad": SmoothGradSquared(n=25, noise=0.15),
     "arun-integrated_gradients": IntegratedGradients(n=10, rule="agg2exp", baseline=Constant(-1.0)),
+    "arun-grad_cam": GradCam(),
+    "arun-guided_backprop": GuidedBackprop(),
+    "arun-guided_grad_cam": GuidedGradCam(),
+    "ies-average": SmoothGrad(n=50, noise=0.05),
+    "ies-grad_cam_pp": GradCamPlusPlus(),
+    "coin-score_cam": ScoreCam(weights="probability"),
+    "coin-layer_cam": LayerCam(),
     "arun-xrai": XRAI(n=100, rule="agg2exp", extremes="image"),
 }
 """Settings of published work, by name."""

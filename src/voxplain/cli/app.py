@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from voxplain import __version__
-from voxplain.cli import data, demo, doctor, explain, export, methods, report, train
+from voxplain.cli import data, demo, doctor, explain, export, layers, methods, report, train
 from voxplain.cli.faults import PlainFaults
 
 app = typer.Typer(
@@ -51,6 +51,7 @@ app.command(epilog=report.EPILOG, no_args_is_help=True)(report.report)
 app.command(epilog=export.EPILOG, no_args_is_help=True)(export.export)
 app.command(epilog=train.EPILOG, no_args_is_help=True)(train.train)
 app.command(epilog=methods.EPILOG)(methods.methods)
+app.command(epilog=layers.EPILOG, no_args_is_help=True)(layers.layers)
 app.command(epilog=doctor.EPILOG)(doctor.doctor)
 
 
