@@ -27,6 +27,7 @@ from numpy.typing import NDArray
 
 from voxplain.attribution import ClassTarget, Mask, Shapley, explain
 from voxplain.attribution.ask import ask
+from voxplain.attribution.baselines import Constant
 from voxplain.attribution.coalitions import all_coalitions
 from voxplain.attribution.games import Game, Plan, Solution
 from voxplain.attribution.players import Players, players_of
@@ -93,7 +94,7 @@ def table_of(
 
             return Plan(all_coalitions(len(numbers)), add, is_exact=True)
 
-        game = Game(question, players, Shapley().fill.input(question), planner)
+        game = Game(question, players, Constant().input(question), planner)
         game.play()
         return total, pipeline.passes.n_forward - before, max(game.n_players.values())
 

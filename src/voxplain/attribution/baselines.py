@@ -67,7 +67,7 @@ class MeanImage:
         pipeline = question.pipeline
         data = pipeline.image.data
         means = data.reshape(len(data), -1).mean(1, dtype=np.float64)
-        return _whole(
+        return whole_input(
             pipeline, np.broadcast_to(means.reshape(-1, *[1] * (data.ndim - 1)), data.shape)
         )
 
@@ -93,7 +93,9 @@ class Blurred:
         pipeline = question.pipeline
         sigma = [self.sigma_mm / s for s in pipeline.image.grid.spacing]
         data = pipeline.image.data
-        return _whole(pipeline, np.stack([gaussian_filter(c, sigma, mode="nearest") for c in data]))
+        return whole_input(
+            pipeline, np.stack([gaussian_filter(c, sigma, mode="nearest") for c in data])
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -121,10 +123,11 @@ class GivenImage:
                 f"{prepared.grid.describe()} against {pipeline.image.grid.describe()}; "
                 "resample it with voxplain.space.resample(baseline, like=image.grid)"
             )
-        return _whole(pipeline, prepared.data)
+        return whole_input(pipeline, prepared.data)
 
 
-def _whole(pipeline: Pipeline, data: NDArray[np.floating]) -> Input:
+def whole_input(pipeline: Pipeline, data: NDArray[np.floating]) -> Input:
+    """Return values on the image, (n_channels, *image shape), as an input; padding stays."""
     everything = Box.whole(pipeline.plan.padded_shape)
     padded = pipeline.clean(everything).clone()
     padded[(slice(None), *pipeline.plan.inner().slices)] = torch.from_numpy(np.array(data)).to(

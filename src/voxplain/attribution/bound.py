@@ -94,7 +94,8 @@ class BoundScore:
         target, name = self._target, self._info.class_names[self._index]
         score = target.score.replace("_", " ")
         if not self._is_dense:
-            return f"{score} of {name}"
+            chosen = ", the class predicted" if target.class_name is None else ""
+            return f"{score} of {name}{chosen}"
         if target.reduction == "dice":
             return f"soft Dice of the probability of {name} with the mask {target.where}"
         if target.reduction != "weighted":

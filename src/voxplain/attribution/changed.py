@@ -116,6 +116,31 @@ class ChangedValues:
             len(changes), len(self._clean)
         )
 
+    def all_changed(self, changes: Sequence[Change]) -> NDArray[np.float64]:
+        """Return values at inputs that differ from the image in every window; nothing is kept.
+
+        (n_changes, n_targets); one forward pass for each view of each window and change.
+        """
+        if not self._is_linear:
+            return self._whole_values(changes)
+        values = np.zeros((len(changes), len(self._clean)))
+        for w in self._active:
+            values += self.window_values(changes, w)
+        return values
+
+    def _whole_values(self, changes: Sequence[Change]) -> NDArray[np.float64]:
+        found = np.zeros((len(changes), len(self._clean)))
+        box = self._question.support
+        if box is None:
+            return found
+        for i, change in enumerate(changes):
+            logits = self._pipeline.logits(change.source, box)
+            for t, target in enumerate(self._question.targets):
+                if target.support is not None:
+                    part = logits[(slice(None), *target.support.within(box))]
+                    found[i, t] = target.linearise(part)[0]
+        return found
+
     def window_values(self, changes: Sequence[Change], window: int) -> NDArray[np.float64]:
         """Return what one window adds to targets that are linear: (n_changes, n_targets).
 

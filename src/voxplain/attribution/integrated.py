@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal, get_args
 
@@ -9,7 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from voxplain.attribution.baselines import Baseline, Constant, between, times_difference
+from voxplain.attribution.baselines import Baseline, Constant
 from voxplain.attribution.method import Outcome
 from voxplain.attribution.question import MapSum, Question
 from voxplain.errors import MethodError
@@ -17,6 +18,7 @@ from voxplain.inference.pipeline import Input, Passes
 from voxplain.inference.rolling import Emit
 from voxplain.records.attribution import Kind
 from voxplain.records.finding import finding
+from voxplain.space.box import Box
 
 Rule = Literal["gauss_legendre", "midpoint", "agg2exp"]
 
@@ -44,6 +46,41 @@ def quadrature(rule: Rule, n: int) -> tuple[NDArray[np.float64], NDArray[np.floa
     if rule == "midpoint":
         return (np.arange(n) + 0.5) / n, np.full(n, 1 / n)
     return np.linspace(0, 1, n), np.full(n, 1 / n)
+
+
+def integrate(
+    question: Question,
+    start: Input,
+    end: Input,
+    points: Sequence[float] | NDArray[np.float64],
+    weights: Sequence[float] | NDArray[np.float64],
+    emit: Emit,
+) -> None:
+    """Emit (e − s)·Σ_i weight_i · ∂T/∂x at s + point_i·(e − s), for every target.
+
+    Parameters
+    ----------
+    question
+        Its targets and windows.
+    start, end
+        The ends s and e of a straight path.
+    points, weights
+        Of the quadrature (see `quadrature`); each point is one gradient.
+    emit
+        Receives final slabs.
+    """
+
+    def at(point: float) -> Input:
+        def crop(box: Box) -> torch.Tensor:
+            first = start(box)
+            return first + point * (end(box) - first)
+
+        return crop
+
+    def scaled(box: Box, values: torch.Tensor) -> None:
+        emit(box, values * (end(box) - start(box)).to(values.device))
+
+    question.gradient_sum([at(float(p)) for p in points], [float(w) for w in weights], scaled)
 
 
 @dataclass(frozen=True)
@@ -144,6 +181,4 @@ class IntegratedGradients:
 
     def _integrate(self, question: Question, baseline: Input, n: int, emit: Emit) -> None:
         points, weights = quadrature(self.rule, n)
-        path = [between(question.pipeline, baseline, float(alpha)) for alpha in points]
-        difference = times_difference(question.pipeline, baseline, emit)
-        question.gradient_sum(path, weights.tolist(), difference)
+        integrate(question, baseline, question.pipeline.clean, points, weights, emit)

@@ -3,24 +3,32 @@
 from __future__ import annotations
 
 import types
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import MISSING, fields
 from typing import Any, get_args, get_origin, get_type_hints
 
-from voxplain.attribution.baselines import Baseline, Blurred, Constant, MeanImage
+from voxplain.attribution.baselines import Baseline, Blurred, Constant, GivenImage, MeanImage
+from voxplain.attribution.blur_ig import BlurIG
 from voxplain.attribution.cam import GradCam, GradCamPlusPlus, HiResCam, LayerCam, XGradCam
 from voxplain.attribution.deep_lift import DeepLift
+from voxplain.attribution.expected import ExpectedGradients
+from voxplain.attribution.fills import Inpainted, NoiseFill
 from voxplain.attribution.gradient import Gradient, InputXGradient
 from voxplain.attribution.guided import Deconvnet, GuidedBackprop, GuidedGradCam
+from voxplain.attribution.guided_ig import GuidedIG
 from voxplain.attribution.integrated import IntegratedGradients
 from voxplain.attribution.method import Method
+from voxplain.attribution.occlusion import Ablation, Occlusion
 from voxplain.attribution.owen import Owen
+from voxplain.attribution.rise import Rise
 from voxplain.attribution.score_cam import ScoreCam
 from voxplain.attribution.shapley import Shapley
+from voxplain.attribution.smooth_integrated import SmoothIG, SmoothIGSquared
 from voxplain.attribution.smoothgrad import SmoothGrad, SmoothGradSquared, VarGrad
 from voxplain.attribution.xrai import XRAI
 from voxplain.errors import MethodError
 from voxplain.space.labelmap import nearest
+from voxplain.space.read import read_image
 
 METHODS: Mapping[str, type[Method]] = {
     Gradient.name: Gradient,
@@ -29,8 +37,16 @@ METHODS: Mapping[str, type[Method]] = {
     SmoothGradSquared.name: SmoothGradSquared,
     VarGrad.name: VarGrad,
     IntegratedGradients.name: IntegratedGradients,
+    SmoothIG.name: SmoothIG,
+    SmoothIGSquared.name: SmoothIGSquared,
+    ExpectedGradients.name: ExpectedGradients,
+    BlurIG.name: BlurIG,
+    GuidedIG.name: GuidedIG,
     Shapley.name: Shapley,
     Owen.name: Owen,
+    Ablation.name: Ablation,
+    Occlusion.name: Occlusion,
+    Rise.name: Rise,
     DeepLift.name: DeepLift,
     GuidedBackprop.name: GuidedBackprop,
     Deconvnet.name: Deconvnet,
@@ -58,8 +74,10 @@ PRESETS: Mapping[str, Method] = {
     "arun-guided_grad_cam": GuidedGradCam(),
     "ies-average": SmoothGrad(n=50, noise=0.05),
     "ies-grad_cam_pp": GradCamPlusPlus(),
+    "coin-rise": Rise(n=6000, grid=8, keep=0.1),
     "coin-score_cam": ScoreCam(weights="probability"),
     "coin-layer_cam": LayerCam(),
+    "arun-smooth_ig": SmoothIGSquared(rule="agg2exp", baseline=Constant(-1.0)),
     "arun-xrai": XRAI(n=100, rule="agg2exp", extremes="image"),
 }
 """Settings of published work, by name."""
@@ -103,33 +121,61 @@ def method_of(method: str | Method, settings: Mapping[str, str] | None = None) -
 
 
 def baseline_of(text: str) -> Baseline:
-    """Return a baseline from text: ``mean``, ``blur:MM`` or ``constant:VALUE``."""
+    """Return a baseline or fill from text.
+
+    ``mean``, ``blur:MM``, ``noise:FACTOR``, ``inpaint:MM``, ``image:FILE``, ``constant:VALUE`` or
+    a number.
+    """
     kind, _, value = text.partition(":")
+    if kind == "mean" and not value:
+        return MeanImage()
+    if kind == "image" and value:
+        return GivenImage(read_image(value))
     try:
-        if kind == "mean" and not value:
-            return MeanImage()
-        if kind == "blur":
-            return Blurred(float(value)) if value else Blurred()
-        if kind == "constant":
-            return Constant(float(value)) if value else Constant()
+        if kind in _FILLS:
+            return _FILLS[kind](float(value)) if value else _FILLS[kind]()
         return Constant(float(text))
     except ValueError as error:
         raise MethodError(
-            f"a baseline is mean, blur:MM, constant:VALUE or a number; got {text!r}"
+            "a baseline is mean, blur:MM, noise, inpaint:MM, image:FILE, constant:VALUE or a "
+            f"number; got {text!r}"
         ) from error
 
 
+_FILLS: Mapping[str, Callable[..., Baseline]] = {
+    "blur": Blurred,
+    "noise": NoiseFill,
+    "inpaint": Inpainted,
+    "constant": Constant,
+}
+
+
 def describe_settings(kind: type[Method]) -> dict[str, str]:
-    """Return each setting's default, as text, for help."""
-    return {
-        f.name: str(f.default if f.default is not MISSING else "constant:0")
-        for f in fields(kind)  # type: ignore[arg-type]
-    }
+    """Return each setting's default, as text that `method_of` takes."""
+    found = {}
+    for f in fields(kind):  # type: ignore[arg-type]
+        factory = f.default_factory
+        found[f.name] = _text(f.default if factory is MISSING else factory())
+    return found
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, tuple):
+        return "+".join(map(_text, value))
+    if isinstance(value, MeanImage):
+        return "mean"
+    for word, fill in _FILLS.items():
+        if type(value) is fill:
+            (number,) = (getattr(value, f.name) for f in fields(value))
+            return f"{word}:{number:g}"
+    return str(value)
 
 
 def _value(name: str, text: str, hint: Any) -> Any:
     if hint is Baseline:
         return baseline_of(text)
+    if hint == tuple[Baseline, ...]:
+        return tuple(map(baseline_of, text.split("+")))
     kinds = get_args(hint) if get_origin(hint) is types.UnionType else (hint,)
     if text.lower() == "none" and type(None) in kinds:
         return None

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from voxplain.attribution.baselines import Baseline, Constant
 from voxplain.attribution.coalitions import owen_coalitions, owen_values
+from voxplain.attribution.fills import fill_for
 from voxplain.attribution.games import Game, Plan, Planner, Solution
 from voxplain.attribution.method import Outcome
 from voxplain.attribution.players import (
@@ -89,7 +90,7 @@ class Owen:
     def _game(self, question: Question, players: Players) -> Game:
         groups = numbered_groups(read_groups(self.groups), players.names)
         planner: Planner = partial(_owen_plan, groups=groups, most=self.most)
-        return Game(question, players, self.fill.input(question), planner)
+        return Game(question, players, fill_for(self.fill, question, players), planner)
 
     def attribute(self, question: Question, emit: Emit) -> Outcome:
         """Compute the maps of all targets."""

@@ -1,7 +1,8 @@
 """Targets from text, for the command line and for short calls.
 
 ``all``                         every class over its predicted mask
-``class:liver``                 one class over its predicted mask
+``class:liver``                 one class over its predicted mask; of a classifier the class
+``predicted``                   of a classifier: the class with the largest logit
 ``mask:FILE``                   the class predicted most in a mask, over that mask
 ``voxel:30,41,22``              the class predicted at a voxel of the image file
 ``class:liver@mask:FILE``       a class over a mask; ``FILE#name`` takes one region of a file
@@ -80,6 +81,10 @@ def target_of(text: str, *, score: Score = "logit", reduction: Reduction = "sum"
         name, _, where = where.removeprefix("class:").partition("@")
         if not name:
             raise TargetError(f"{text!r} names no class; write class:NAME")
+    elif where == "predicted":
+        where = ""
+    elif where == "":
+        raise TargetError("a target over the predicted mask needs a class; write class:NAME")
     return ClassTarget(name, _where(where, text), score, reduction)
 
 
@@ -102,7 +107,7 @@ def _where(text: str, whole: str) -> Where:
     except ValueError as error:
         raise TargetError(f"{whole!r}: {kind} takes whole numbers, got {value!r}") from error
     raise TargetError(
-        f"{whole!r} is not a target; write all, class:NAME, mask:FILE, voxel:I,J,K, "
+        f"{whole!r} is not a target; write all, class:NAME, predicted, mask:FILE, voxel:I,J,K, "
         "class:NAME@mask:FILE, class:NAME@voxel:I,J,K, class:NAME@instance:N, "
         "class:NAME@everywhere or class:NAME@predicted_anew, or two of them with ' minus ' between"
     )

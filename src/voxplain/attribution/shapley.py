@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from voxplain.attribution.baselines import Baseline, Constant
 from voxplain.attribution.coalitions import all_coalitions, interaction_values, shapley_values
+from voxplain.attribution.fills import fill_for
 from voxplain.attribution.games import Game, Plan, Planner, Played, Solution, player_rows
 from voxplain.attribution.kernelshap import kernel_values, least_samples, paired_coalitions
 from voxplain.attribution.method import Outcome
@@ -135,7 +136,7 @@ class Shapley:
         planner: Planner = partial(
             _shapley_plan, exact=self.exact, samples=self.samples, interactions=self.interactions
         )
-        return Game(question, players, self.fill.input(question), planner)
+        return Game(question, players, fill_for(self.fill, question, players), planner)
 
     def attribute(self, question: Question, emit: Emit) -> Outcome:
         """Compute the maps of all targets."""

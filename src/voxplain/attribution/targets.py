@@ -46,7 +46,9 @@ class ClassTarget:
     ----------
     class_name
         Name of an output channel. None: the class that the model predicts most often in
-        `where` (background only if there is nothing else).
+        `where` (background only if there is nothing else); of a classifier the class with the
+        largest logit on the clean image, which for softmax and sigmoid is the most probable
+        one. It is then held for every changed input.
     where
         Voxels that count; default the predicted mask of the class.
     score
@@ -81,7 +83,8 @@ class ClassTarget:
             raise TargetError(
                 f"reduction is one of {', '.join(get_args(Reduction))}; got {self.reduction!r}"
             )
-        if self.class_name is None and isinstance(self.where, (Predicted, Instance)):
+        needs_class = self.where == Predicted(hold=False) or isinstance(self.where, Instance)
+        if self.class_name is None and needs_class:
             raise TargetError(f"a target over the {self.where} mask needs a class")
         if self.reduction == "weighted" and self.where == Predicted(hold=False):
             raise TargetError(
@@ -91,11 +94,15 @@ class ClassTarget:
 
     @property
     def name(self) -> str:
-        """Name in tables and file names, e.g. ``liver`` or ``liver@voxel:3,4,5[margin]``."""
+        """Name in tables and file names, e.g. ``liver`` or ``liver@voxel:3,4,5[margin]``.
+
+        The class that a classifier predicts is ``predicted``, whichever it is, so that the rows
+        of many images can be put together; the description names the class.
+        """
         if self.label is not None:
             return self.label
         parts = [] if self.class_name is None else [self.class_name]
-        if self.where != Predicted():
+        if self.where != Predicted() or self.class_name is None:
             parts.append(str(self.where))
         is_plain = self.score == "logit" or self.reduction == "dice"
         words: list[str] = [] if is_plain else [self.score]
@@ -115,22 +122,31 @@ class ClassTarget:
         if self.reduction in ("dice", "weighted"):
             check_score("probability", info.activation, info.n_classes)
         if not question.pipeline.is_dense:
-            if self.class_name is None or not isinstance(self.where, (Predicted, Everywhere)):
+            if not isinstance(self.where, (Predicted, Everywhere)):
                 raise TargetError(
                     f"{self.name}: {info.name} classifies whole images, its targets are "
-                    "class:NAME alone"
+                    "class:NAME alone, or predicted"
                 )
             if self.reduction != "sum":
                 raise TargetError(
                     f"{self.name}: reduction {self.reduction!r} makes one number of many voxels, "
                     f"and {info.name} gives one number a class; leave the reduction out"
                 )
-            return BoundScore(question, self.name, names.index(self.class_name), self, None)
+            if self.class_name is None:
+                index = int(question.prediction_logits.reshape(-1).argmax())
+            else:
+                index = names.index(self.class_name)
+            return BoundScore(question, self.name, index, self, None)
+        if self.class_name is None and isinstance(self.where, Predicted):
+            raise TargetError(
+                f"{self.name}: {info.name} predicts a class at every voxel, not one for the image; "
+                f"name a class, e.g. class:{names[-1]}, or a place, e.g. mask:FILE or voxel:I,J,K"
+            )
         mask = self._mask(question)
         if self.class_name is not None:
             index = names.index(self.class_name)
         else:
-            assert mask is not None  # a predicted mask needs a class
+            assert mask is not None  # a predicted mask has a class
             index = question.dominant_class(mask)
         return BoundScore(question, self.name, index, self, mask)
 

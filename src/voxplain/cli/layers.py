@@ -120,7 +120,7 @@ def _table(model: Model, found: list[Layer], words: dict[str, str], *, every: bo
     listed = set(best_layers(found, "last", is_dense=model.info.kind == "segmentation"))
     table = Table(title=f"{model.info.name}: layers in the order in which they finish")
     for title in ("layer", "type", "channels", "cells", "cell in voxels", "layers="):
-        table.add_column(title, overflow="fold")
+        table.add_column(title, overflow="fold", no_wrap=title == "layer")
     for layer in found:
         if not every and layer.name not in listed:
             continue
