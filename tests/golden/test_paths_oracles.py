@@ -23,7 +23,8 @@ from voxplain.attribution import (
     MeanImage,
     explain,
 )
-from voxplain.attribution.blur_ig import BlurIG
+from voxplain.attribution.baselines import Baseline
+from voxplain.attribution.blur_ig import BlurIG, Spacing
 from voxplain.attribution.expected import ExpectedGradients
 from voxplain.attribution.guided_ig import GuidedIG
 from voxplain.attribution.method import Method
@@ -159,7 +160,7 @@ def test_pairs_smoothed_mask(
 def test_the_mean_of_captums_integrated_gradients(shape: tuple[int, ...], score: Score) -> None:
     image = image_of(shape)
     other = image.with_data(image.data[..., ::-1].copy())
-    references = {
+    references: dict[Baseline, Array] = {
         Constant(0.3): np.full_like(image.data, 0.3),
         MeanImage(): np.broadcast_to(
             image.data.mean(tuple(range(1, image.data.ndim)), keepdims=True), image.data.shape
@@ -170,7 +171,7 @@ def test_the_mean_of_captums_integrated_gradients(shape: tuple[int, ...], score:
                 for c in image.data
             ]
         ),
-        GivenImage(other): other.data,
+        GivenImage(other): other.data.astype(np.float64),
     }
     x = torch.from_numpy(image.data)[None]
     integrated = captum.attr.IntegratedGradients(total_of(image, score))
@@ -203,10 +204,8 @@ def test_pairs_blur_ig() -> None:
     )
     wanted = np.moveaxis(wanted, -1, 0)
     largest = np.abs(wanted).max()
-    found = {
-        (n, s): ours(image, BlurIG(n, max_sigma_mm=1.6, spacing=s))
-        for n, s in [(5, "sigma"), (100, "sigma"), (100, "variance")]
-    }
+    runs: list[tuple[int, Spacing]] = [(5, "sigma"), (100, "sigma"), (100, "variance")]
+    found = {(n, s): ours(image, BlurIG(n, max_sigma_mm=1.6, spacing=s)) for n, s in runs}
     # SciPy cuts the Gaussian at 4 σ, whole voxels: a jump that the derivative does not see
     for (n, _), values in found.items():
         error = np.abs(values - wanted).max()

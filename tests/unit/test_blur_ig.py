@@ -46,7 +46,7 @@ from voxplain.testing.phantoms import oblique_grid, volume
 SHAPES = [(5, 7, 11), (3, 9, 4), (7, 9)]  # windows, padded, 2D
 W = np.array([[1.0, -2.0], [0.5, 3.0], [0.25, 1.5]])
 K = 1  # the class explained
-FLOAT64 = Compute("cpu", precision="float64", batch_size=4)
+FLOAT64 = Compute("cpu", precision="float64", batch_size=32)
 PLAIN = ClassTarget("class_1", Everywhere())
 SEED = 7
 SPACINGS: list[Spacing] = ["sigma", "variance"]
@@ -75,7 +75,7 @@ def run(model: Model, image: Volume, method: Any, target: Any = PLAIN) -> Explan
 
 
 def values(model: Model, image: Volume, method: Any) -> np.ndarray:
-    return run(model, image, method)[PLAIN.name].values
+    return run(model, image, method)[PLAIN.name].values.astype(np.float64)
 
 
 def gap(result: Explanation, t: int = 0) -> float:
@@ -85,7 +85,7 @@ def gap(result: Explanation, t: int = 0) -> float:
 
 
 def weights(rank: int) -> np.ndarray:
-    return W[K].reshape(2, *[1] * rank)
+    return np.asarray(W[K].reshape(2, *[1] * rank))
 
 
 def corner(image: Volume) -> Mask:
@@ -133,8 +133,9 @@ def test_a_product_takes_the_blurs_between(spacing: Spacing) -> None:
 
 
 @pytest.mark.parametrize("target", [PLAIN, SMOOTH], ids=["logit", "probability"])
-@pytest.mark.parametrize("shape", SHAPES)
-@pytest.mark.parametrize("is_mirrored", [False, True])
+@pytest.mark.parametrize(
+    ("shape", "is_mirrored"), [*((s, False) for s in SHAPES), *((s, True) for s in SHAPES[1:])]
+)
 def test_the_gap_vanishes_with_more_steps(
     target: ClassTarget, shape: tuple[int, ...], is_mirrored: bool
 ) -> None:

@@ -79,7 +79,7 @@ def run(model: Model, image: Volume, method: Any, target: Any = PLAIN) -> Explan
 
 
 def values(model: Model, image: Volume, method: Any) -> np.ndarray:
-    return run(model, image, method)[PLAIN.name].values
+    return run(model, image, method)[PLAIN.name].values.astype(np.float64)
 
 
 def gap(result: Explanation, t: int = 0) -> float:
@@ -89,7 +89,7 @@ def gap(result: Explanation, t: int = 0) -> float:
 
 
 def weights(rank: int) -> np.ndarray:
-    return W[K].reshape(2, *[1] * rank)
+    return np.asarray(W[K].reshape(2, *[1] * rank))
 
 
 def corner(image: Volume) -> Mask:
@@ -154,7 +154,7 @@ def test_many_draws_from_one_reference_are_integrated_gradients(
         gaps.append(abs(gap(result)))
     assert errors[1] < 1e-2
     assert errors[1] < errors[0] / 5
-    assert gaps[1] < gaps[0]
+    assert gaps[1] < 1e-2 * np.abs(exact).sum()
 
 
 def test_the_gap_is_that_of_map_and_mean_reference() -> None:

@@ -75,7 +75,7 @@ def run(model: Model, image: Volume, method: Any, target: Any = PLAIN) -> Explan
 
 
 def values(model: Model, image: Volume, method: Any) -> np.ndarray:
-    return run(model, image, method)[PLAIN.name].values
+    return run(model, image, method)[PLAIN.name].values.astype(np.float64)
 
 
 def gap(result: Explanation, t: int = 0) -> float:
@@ -85,7 +85,7 @@ def gap(result: Explanation, t: int = 0) -> float:
 
 
 def weights(rank: int) -> np.ndarray:
-    return W[K].reshape(2, *[1] * rank)
+    return np.asarray(W[K].reshape(2, *[1] * rank))
 
 
 def corner(image: Volume) -> Mask:
@@ -108,17 +108,23 @@ def test_a_linear_network(shape: tuple[int, ...], n: int, fraction: float, dista
     assert gap(result) == pytest.approx(0, abs=1e-9)
 
 
-@pytest.mark.parametrize("blend", ["gaussian", "constant"])
-def test_the_shallow_channel_goes_first(blend: Any) -> None:
+@pytest.mark.parametrize(
+    ("shape", "window"),
+    [
+        (SHAPES[0], WindowSettings((4, 5, 6), overlap=0.4, blend="gaussian")),
+        (SHAPES[0], WindowSettings((4, 5, 6), overlap=0.4, blend="constant")),
+        ((2, 3, 4), WindowSettings((5, 6, 9))),  # most is padding, which does not count
+    ],
+)
+def test_the_shallow_channel_goes_first(shape: tuple[int, ...], window: WindowSettings) -> None:
     """From (1, 2) to (3, 5), logit x·y: ∂x = y is the steeper, so y goes first, at ∂y = x = 1.
 
     Then x goes, at ∂x = y = 5: contributions 3 and 10 in every voxel. The gradients of the
     voxels differ in the last place, since windows overlap; they still count as equal.
     """
-    grid = oblique_grid()
+    grid = oblique_grid(shape)
     image = Volume(np.stack([np.full(grid.shape, v) for v in (3.0, 5.0)]), grid)
     start = Volume(np.stack([np.full(grid.shape, v) for v in (1.0, 2.0)]), grid)
-    window = WindowSettings((4, 5, 6), overlap=0.4, blend=blend)
     model = describe(Product([0.5, 1.0, 2.0]), n_channels=2, window=window)
     guided = GuidedIG(5, 0.25, 1.0, GivenImage(start))  # 5 steps: 3 for y, 2 for x
     found = values(model, image, guided)
@@ -127,7 +133,7 @@ def test_the_shallow_channel_goes_first(blend: Any) -> None:
     straight = values(model, image, IntegratedGradients(5, baseline=GivenImage(start)))
     np.testing.assert_allclose(straight[0], 7, rtol=0, atol=1e-9)
     # 0.1 of the way ahead or behind at most: between the straight path and the free one
-    near = values(model, image, GuidedIG(200, 0.25, 0.1, GivenImage(start)))
+    near = values(model, image, GuidedIG(100, 0.25, 0.1, GivenImage(start)))
     assert 7.2 < near[0].min() <= near[0].max() < 9
     np.testing.assert_allclose(near.sum(0), 13, rtol=0, atol=0.1)
 
@@ -151,7 +157,7 @@ def test_the_gap_vanishes_with_more_steps(
     image, rank = image_of(shape), len(shape)
     model = views_of(rank) if is_mirrored else model_of(SmallNet(rank, 2, 3, seed=5), rank)
     gaps = [abs(gap(run(model, image, GuidedIG(n, 0.25, 0.1), target))) for n in (3, 15)]
-    assert gaps[1] < gaps[0] / 3
+    assert gaps[1] < gaps[0] / 2
 
 
 def test_voxels_that_are_the_baseline_get_nothing() -> None:
@@ -178,7 +184,7 @@ def test_a_target_far_away_does_not_matter() -> None:
         for data in (image.data, far)
     ]
     assert maps[0].any()
-    np.testing.assert_array_equal(*maps)
+    np.testing.assert_array_equal(maps[0], maps[1])
 
 
 def test_a_classifier() -> None:

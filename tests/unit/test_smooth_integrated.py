@@ -68,7 +68,7 @@ def run(model: Model, image: Volume, method: Any, target: Any = PLAIN) -> Explan
 
 
 def values(model: Model, image: Volume, method: Any) -> np.ndarray:
-    return run(model, image, method)[PLAIN.name].values
+    return run(model, image, method)[PLAIN.name].values.astype(np.float64)
 
 
 def gap(result: Explanation, t: int = 0) -> float:
@@ -78,7 +78,7 @@ def gap(result: Explanation, t: int = 0) -> float:
 
 
 def weights(rank: int) -> np.ndarray:
-    return W[K].reshape(2, *[1] * rank)
+    return np.asarray(W[K].reshape(2, *[1] * rank))
 
 
 def corner(image: Volume) -> Mask:
@@ -146,7 +146,7 @@ def test_the_map_does_not_hang_on_the_order_of_windows() -> None:
                     compute=Compute("cpu", "float64", n))[SMOOTH.name].values
             for n in (1, 5)
         ]  # fmt: skip
-        np.testing.assert_allclose(*maps, rtol=0, atol=1e-12 * np.abs(maps[0]).max())
+        np.testing.assert_allclose(maps[0], maps[1], rtol=0, atol=1e-12 * np.abs(maps[0]).max())
         other = explain(model, image, SMOOTH, method, seed=SEED + 1, compute=FLOAT64)
         assert np.abs(other[SMOOTH.name].values - maps[0]).max() > 1e-3 * np.abs(maps[0]).max()
 

@@ -9,6 +9,7 @@ from voxplain.attribution.estimate import Estimate
 from voxplain.attribution.expected import ExpectedGradients
 from voxplain.attribution.fills import Inpainted, NoiseFill
 from voxplain.attribution.gradient import Gradient, InputXGradient
+from voxplain.attribution.gradient_statistics import GradientMax, GradientQuantile
 from voxplain.attribution.guided import Deconvnet, GuidedBackprop, GuidedGradCam
 from voxplain.attribution.guided_ig import GuidedIG
 from voxplain.attribution.integrated import IntegratedGradients
@@ -45,6 +46,8 @@ __all__ = [
     "GradCam",
     "GradCamPlusPlus",
     "Gradient",
+    "GradientMax",
+    "GradientQuantile",
     "GuidedBackprop",
     "GuidedGradCam",
     "GuidedIG",

@@ -14,6 +14,7 @@ from voxplain.attribution.deep_lift import DeepLift
 from voxplain.attribution.expected import ExpectedGradients
 from voxplain.attribution.fills import Inpainted, NoiseFill
 from voxplain.attribution.gradient import Gradient, InputXGradient
+from voxplain.attribution.gradient_statistics import GradientMax, GradientQuantile
 from voxplain.attribution.guided import Deconvnet, GuidedBackprop, GuidedGradCam
 from voxplain.attribution.guided_ig import GuidedIG
 from voxplain.attribution.integrated import IntegratedGradients
@@ -36,6 +37,8 @@ METHODS: Mapping[str, type[Method]] = {
     SmoothGrad.name: SmoothGrad,
     SmoothGradSquared.name: SmoothGradSquared,
     VarGrad.name: VarGrad,
+    GradientQuantile.name: GradientQuantile,
+    GradientMax.name: GradientMax,
     IntegratedGradients.name: IntegratedGradients,
     SmoothIG.name: SmoothIG,
     SmoothIGSquared.name: SmoothIGSquared,
@@ -66,6 +69,7 @@ PRESETS: Mapping[str, Method] = {
     "agg2exp-kernelshap_semantic": Shapley(paint="value"),
     "agg2exp-kernelshap_cubes": Shapley("agg2exp_cubes:512", samples=1000, paint="value"),
     "agg2exp-integrated_gradients": IntegratedGradients(n=20, rule="agg2exp"),
+    "agg2exp-gradient_quantiles": GradientQuantile(q=0.9, n=100),
     "arun-gradient": Gradient(),
     "arun-smoothgrad": SmoothGradSquared(n=25, noise=0.15),
     "arun-integrated_gradients": IntegratedGradients(n=10, rule="agg2exp", baseline=Constant(-1.0)),
@@ -73,6 +77,7 @@ PRESETS: Mapping[str, Method] = {
     "arun-guided_backprop": GuidedBackprop(),
     "arun-guided_grad_cam": GuidedGradCam(),
     "ies-average": SmoothGrad(n=50, noise=0.05),
+    "ies-max": GradientMax(n=50, noise=0.05, first_channel=True),
     "ies-grad_cam_pp": GradCamPlusPlus(),
     "coin-rise": Rise(n=6000, grid=8, keep=0.1),
     "coin-score_cam": ScoreCam(weights="probability"),

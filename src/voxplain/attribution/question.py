@@ -209,19 +209,21 @@ class Question:
             self.pipeline.gradients(sources, weights, cotangents, emit)
             return
         if len(sources) == 1:
-            self.pipeline.gradients(sources, weights, self._cotangents(sources[0]), emit)
+            self.pipeline.gradients(sources, weights, self.cotangents(sources[0]), emit)
             return
         sums = MapSum(self)
         for source, weight in zip(sources, weights, strict=True):
-            self.pipeline.gradients([source], [weight], self._cotangents(source), sums.add)
+            self.pipeline.gradients([source], [weight], self.cotangents(source), sums.add)
         sums.emit(emit)
 
     def gradient(self, source: Input, emit: Emit) -> None:
         """Emit ∂T/∂x at one input, for every target."""
         self.gradient_sum([source], [1.0], emit)
 
-    def _cotangents(self, source: Input) -> list[Cotangent]:
-        """Cotangents at an input; only those that depend on it are computed anew."""
+    def cotangents(self, source: Input) -> list[Cotangent]:
+        """Cotangent of each target at an input; only those that depend on it are made anew."""
+        if source == self.pipeline.clean:
+            return [cotangent for _, cotangent in self.linear]
         moving = iter(self._linearise([t for t in self.targets if not t.is_fixed], source))
         return [
             clean if target.is_fixed else next(moving)[1]

@@ -22,7 +22,9 @@ from voxplain.space.box import Box
 _GROUPS = 4  # of noise copies, for the jackknife
 
 
-def noisy(question: Question, draw: int, noise: float, sign: float = 1.0) -> Input:
+def noisy(
+    question: Question, draw: int, noise: float, sign: float = 1.0, *, first_channel: bool = False
+) -> Input:
     """Return x + sign·N(0, σ²), σ = noise·(max x − min x) of each channel of the image.
 
     Parameters
@@ -35,9 +37,12 @@ def noisy(question: Question, draw: int, noise: float, sign: float = 1.0) -> Inp
         σ as a share of the channel's range, in the model's intensities.
     sign
         −1 for the antithetic partner.
+    first_channel
+        Take σ from the first channel's range for all channels.
     """
     pipeline: Pipeline = question.pipeline
-    sigma = sign * noise * question.intensity_range
+    ranges = question.intensity_range
+    sigma = sign * noise * (np.full_like(ranges, ranges[0]) if first_channel else ranges)
     shift = [-n for n in pipeline.plan.pad_before]
 
     def crop(box: Box) -> torch.Tensor:

@@ -12,6 +12,7 @@ from rich.text import Text
 from voxplain.attribution import Estimate
 from voxplain.records import ClassScore, Explanation, Finding
 from voxplain.report.focus import is_divided
+from voxplain.report.games import strongest, with_error
 from voxplain.report.wording import number, percent, seconds, storage
 
 N_TARGETS = 10
@@ -54,6 +55,8 @@ def print_summary(explanation: Explanation, folder: Path, files: Sequence[str]) 
         console.print(table)
     if len(reached) > N_TARGETS:
         console.print(Text(f"and {len(reached) - N_TARGETS} more targets in regions.csv"))
+    if line := _players(explanation, [target.name for target in reached]):
+        console.print(Text(line), soft_wrap=True)
     for line in finding_lines(explanation.findings):
         console.print(Text(line), soft_wrap=True)
     cost = explanation.provenance.cost
@@ -76,6 +79,24 @@ def _verdict(classes: Sequence[ClassScore]) -> str:
     )
     rest = len(classes) - len(first)
     return f"the model says: {said}" + (f" and {rest} more" if rest else "")
+
+
+def _players(explanation: Explanation, reached: Sequence[str]) -> str:
+    """Say what the strongest players of the first target are worth; empty without a game."""
+    if explanation.players is None:
+        return ""
+    played = set(explanation.players.frame["target"])
+    first = next((name for name in reached if name in played), None)
+    if first is None:
+        return ""
+    rows = strongest(explanation.players, first)
+    said = ", ".join(
+        f"{row['player']} {with_error(row['value'], row['error'])}"
+        for row in rows.head(N_REGIONS).to_dict("records")
+    )
+    rest = len(rows) - N_REGIONS
+    more = f" and {rest} more" if rest > 0 else ""
+    return f"players of {first}: {said}{more} in players.csv"
 
 
 def finding_lines(findings: Sequence[Finding]) -> list[str]:

@@ -96,8 +96,8 @@ def label_colours(n: int) -> list[tuple[int, int, int]]:
     ]
 
 
-def legend_css(n_stops: int = 21) -> str:
-    """CSS gradient of the legend, from −limit to +limit."""
-    colours = over_ground(np.linspace(-1, 1, n_stops), 1.0)
+def legend_css(is_signed: bool = True, n_stops: int = 21) -> str:
+    """CSS gradient of the legend, from −limit (0 for values without sign) to +limit."""
+    colours = over_ground(np.linspace(-1 if is_signed else 0, 1, n_stops), 1.0)
     stops = [f"rgb({r:.0f} {g:.0f} {b:.0f})" for r, g, b in colours * 255]
     return f"linear-gradient(to right, {', '.join(stops)})"

@@ -15,7 +15,7 @@ from voxplain.report.colours import GROUND, over_ground
 from voxplain.report.pictures import strip
 from voxplain.report.plane import planes_through
 from voxplain.report.plane_figures import planes
-from voxplain.report.scale import limit
+from voxplain.report.scale import is_signed, limit
 from voxplain.report.wording import number, percent, short
 
 _CAPTION = Markup('<div style="font-size:13px;color:#5d6875;margin:4px 0 10px">{}</div>')
@@ -109,7 +109,8 @@ def attribution_html(attribution: Attribution) -> str:
     cuts = planes_through(attribution.grid, peak)
     pictures = [over_ground(cut.take(values), end) for cut in cuts]
     png = strip(pictures, [cut.size_mm for cut in cuts], GROUND)
-    scale = f"colours end at ±{short(end)}" if end > 0 else "zero everywhere"
+    ends = f"±{short(end)}" if is_signed(attribution) else f"0 and {short(end)}"
+    scale = f"colours end at {ends}" if end > 0 else "zero everywhere"
     words = Markup("<div><b>{}</b>: {} in {}, score {}").format(
         attribution.target, attribution.kind, attribution.unit, number(attribution.score)
     )

@@ -10,17 +10,22 @@ import numpy as np
 from voxplain.records.explanation import Explanation, TargetSummary
 from voxplain.report.colours import legend_css
 from voxplain.report.focus import Focus, focus, is_divided, region_rows
+from voxplain.report.games import games
 from voxplain.report.ground import is_colour
 from voxplain.report.matrix import matrix
 from voxplain.report.pictures import picture
 from voxplain.report.plane import obliquity_degrees, planes_through
 from voxplain.report.plane_figures import bare_figure, plane_figure
-from voxplain.report.scale import Scale, limits
+from voxplain.report.scale import Scale, is_signed, limits
 from voxplain.report.wording import number, percent, seconds, short, storage
 from voxplain.space.labelmap import BACKGROUND
 
 _WORST_FIRST = ("issue", "tip", "not applicable", "skipped", "ignored", "passed")
-_KINDS = {"contribution": "contributions", "sensitivity": "sensitivities"}
+_KINDS = {
+    "contribution": "contributions",
+    "sensitivity": "sensitivities",
+    "localisation": "localisations",
+}
 
 
 def contents(explanation: Explanation, scale: Scale) -> dict[str, Any]:
@@ -59,12 +64,14 @@ def contents(explanation: Explanation, scale: Scale) -> dict[str, Any]:
         "targets": [_target(explanation, t, places[t.name], ends) for t in explanation.targets],
         "first": _first_shown(explanation),
         "sign_words": _sign_words(explanation),
-        "legend": legend_css(),
+        "is_signed": is_signed(explanation),
+        "legend": legend_css(is_signed(explanation)),
         "scale": scale,
         "places": places,
         "scale_words": "; one scale for all targets" if scale == "shared" else "; its own scale",
         "plane_words": _plane_words(explanation),
         **(matrix(explanation) if is_divided(explanation) else {}),
+        **games(explanation),
         "gap_words": _gap_words(explanation),
         "cost_words": (
             f"In all {passes} and {back} passes{window_words} through the network, "
@@ -103,8 +110,10 @@ def _channel_notes(explanation: Explanation) -> list[str]:
     if len(channels) == 1:
         return []
     below = "picture in grey" if is_colour(explanation.image) else f"channel {channels[0]}"
+    are_told_apart = explanation.table.frame["channel"].nunique() > 1
+    sums = "are summed over the" if are_told_apart else "stand for all of the"
     return [
-        f"Drawn over the {below}; maps and bars are summed over the "
+        f"Drawn over the {below}; maps and bars {sums} "
         f"{len(channels)} channels {', '.join(channels)}."
     ]
 
@@ -132,6 +141,16 @@ def _gap_words(explanation: Explanation) -> str:
             "A sensitivity has no completeness gap: its values are slopes and need not sum to "
             "the score."
         )
+    if explanation.kind == "localisation":
+        return (
+            "A localisation has no completeness gap: it shows where the evidence lies, on the "
+            "method's own scale, and need not sum to the score."
+        )
+    if all(target.gap is None for target in explanation.targets):
+        return (
+            "This method tells no completeness gap: its contributions need not sum to what the "
+            "image has over a baseline."
+        )
     return (
         "The gap is the sum of the map minus (score of the image minus score of the baseline), "
         "in the unit of the target; zero would be complete."
@@ -142,7 +161,14 @@ def _sign_words(explanation: Explanation) -> str:
     """Say what the two colours of a map mean."""
     if explanation.kind == "contribution":
         return "blue speaks against the target, orange for it"
-    if explanation.method in ("smoothgrad_squared", "vargrad"):
+    is_both = is_signed(explanation)
+    if explanation.kind == "localisation":
+        return (
+            "where evidence lies: orange for the target, blue against it"
+            if is_both
+            else "where the evidence for the target lies, without sign"
+        )
+    if not is_both:
         return "size of the slope, without sign"
     voxels = "pixels" if explanation.image.grid.rank == 2 else "voxels"
     return f"where brighter {voxels} raise the target: orange; lower it: blue"

@@ -19,7 +19,7 @@ from voxplain.report.drawing import MUTED, Drawing, blank
 from voxplain.report.focus import Focus, focus, is_divided, own_region
 from voxplain.report.ground import ground, is_colour
 from voxplain.report.plane import Plane, obliquity_degrees, planes_through
-from voxplain.report.scale import Scale, intensity_window, limits, span
+from voxplain.report.scale import Scale, intensity_window, is_signed, limits, span
 from voxplain.report.wording import short
 from voxplain.space.labelmap import nearest
 
@@ -174,10 +174,12 @@ def _legend(figure: Figure, explanation: Explanation, end: float) -> None:
     wide, tall = figure.get_size_inches()
     if end > 0:
         bar = figure.add_axes((0.45 / wide, 0.68 / tall, 1.7 / wide, 0.13 / tall))
-        steps = over_ground(np.linspace(-end, end, 256)[None], end)
-        bar.imshow(steps, extent=(-end, end, 0, 1), aspect="auto")
+        low = -end if is_signed(explanation) else 0.0
+        steps = over_ground(np.linspace(low, end, 256)[None], end)
+        bar.imshow(steps, extent=(low, end, 0, 1), aspect="auto")
         bar.set_yticks([])
-        bar.set_xticks([-end, 0, end], [f"−{short(end)}", "0", short(end)], fontsize=8)
+        ticks = [tick for tick in (-end, 0.0, end) if tick >= low]
+        bar.set_xticks(ticks, [short(tick) for tick in ticks], fontsize=8)
         bar.tick_params(length=0, colors=INK)
         bar.spines[:].set_visible(False)
         figure.text(

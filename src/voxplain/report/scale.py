@@ -8,6 +8,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from voxplain.records.attribution import Attribution
 from voxplain.records.explanation import Explanation
 from voxplain.report.ground import ground
 from voxplain.space.volume import Volume
@@ -40,6 +41,20 @@ def limits(explanation: Explanation, scale: Scale) -> dict[str, float]:
     """Colour limit of every kept map, by target; ``shared``: the largest, for all."""
     own = {name: limit(a.flat()) for name, a in explanation.attributions.items()}
     return dict.fromkeys(own, max(own.values(), default=0.0)) if scale == "shared" else own
+
+
+def is_signed(result: Explanation | Attribution) -> bool:
+    """Whether the colours of a result run to both sides of zero.
+
+    Contributions always do; other maps if any value, or any region's sum of negative ones, is
+    below zero.
+    """
+    if result.kind == "contribution":
+        return True
+    if isinstance(result, Attribution):
+        return bool((result.values < 0).any())
+    in_table = bool((result.table.frame["negative"] < 0).any())
+    return in_table or any(map(is_signed, result.attributions.values()))
 
 
 def is_hounsfield(image: Volume) -> bool:

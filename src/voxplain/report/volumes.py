@@ -9,7 +9,7 @@ from voxplain.records.explanation import Explanation
 from voxplain.report.colours import label_colours, viewer_map
 from voxplain.report.focus import Focus
 from voxplain.report.layers import Layers
-from voxplain.report.scale import QUANTILE, intensity_window, is_hounsfield
+from voxplain.report.scale import QUANTILE, intensity_window, is_hounsfield, is_signed
 from voxplain.report.wording import percent
 
 
@@ -41,6 +41,7 @@ def viewer_contents(
     data = {
         "image": explanation.image.channels[0],
         "unit": explanation.unit,
+        "isSigned": is_signed(explanation),
         "window": [low, high],
         "labels": labels,
         "maps": maps,

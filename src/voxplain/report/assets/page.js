@@ -2,11 +2,13 @@
 // Chooses the target that is shown and sorts tables. The page is complete without it.
 (() => {
   document.documentElement.classList.add("js");
-  const articles = [...document.querySelectorAll(".target")];
+  const articles = [...document.querySelectorAll(".target")]; // of both sections
   const choice = document.getElementById("target");
 
   function show(index) {
-    articles.forEach((article, i) => article.classList.toggle("is-shown", i === index));
+    for (const article of articles) {
+      article.classList.toggle("is-shown", Number(article.dataset.target) === index);
+    }
     document.dispatchEvent(new CustomEvent("target", { detail: index }));
   }
   window.addEventListener("beforeprint", () => {

@@ -47,7 +47,7 @@
       opacity: byId("opacity").value / 100,
     });
     byId("threshold-value").textContent = number(threshold);
-    byId("scale-low").textContent = number(-end);
+    byId("scale-low").textContent = number(data.isSigned ? -end : 0);
     byId("scale-high").textContent = `${number(end)} ${data.unit}`;
     nv.updateGLVolume();
   }
