@@ -299,7 +299,7 @@ def _one_run(what: str) -> int:
     return peak_memory_bytes(torch.device("cpu"))
 
 
-def main(n_timed: int = 6, n_reference: int = 2048) -> dict[str, Any]:
+def main(n_timed: int = 3, n_reference: int = 1152) -> dict[str, Any]:
     """Run all three."""
     if not SHARED.exists():
         return {"skipped": f"no folder {SHARED.name} beside the repository"}

@@ -1,10 +1,10 @@
 """Draw every attribution method on one synthetic and one real CT slice, for the documentation.
 
-``python tools/gallery.py`` writes ``docs/assets/gallery-phantom.png`` (the demo's patient and its
-small network) and ``docs/assets/gallery-ct.png`` (a crop of the CT in ``../shared/data`` with the
-network in ``../shared/models``; left out, with a word, where they are not there). Methods come
-from the registry, so a new one has its panel without a change here; a method that refuses the
-network has a panel that says why. Names of scenes or methods after the command draw only those:
+``python tools/gallery.py`` writes ``docs/assets/gallery-phantom.png`` (a crop of the demo's
+patient with its small network) and ``docs/assets/gallery-ct.png`` (a crop of the CT in
+``../shared/data`` with the network in ``../shared/models``; left out, with a word, where they are
+not there). Methods come from the registry, so a new one has its panel without a change here; a
+method that refuses the network has a panel that says why. Scenes and methods can be chosen:
 ``python tools/gallery.py ct --only rise --out /tmp``.
 """
 
@@ -24,6 +24,7 @@ from PIL import Image
 
 from voxplain.attribution import METHODS, ClassTarget, explain
 from voxplain.attribution.methods import method_of
+from voxplain.attribution.scores import Score
 from voxplain.demo import demo_case, model_path
 from voxplain.errors import MethodError
 from voxplain.inference.compute import Compute
@@ -49,17 +50,21 @@ SETTINGS: Mapping[str, Mapping[str, str]] = {
     "smoothgrad": _COPIES,
     "smoothgrad_squared": _COPIES,
     "vargrad": _COPIES,
-    "smooth_ig": {"n": "4"},
-    "smooth_ig_squared": {"n": "4"},
+    "gradient_quantile": {"n": "12"},
+    "gradient_max": {"voxels": "12"},
+    "smooth_ig": {"n": "3", "points": "3"},
+    "smooth_ig_squared": {"n": "3", "points": "3"},
     "expected_gradients": _COPIES,
     "integrated_gradients": _COPIES,
     "blur_ig": _COPIES,
-    "guided_ig": _COPIES,
+    "guided_ig": {"n": "10"},
     "xrai": _COPIES,
-    "occlusion": {"size": "8"},
+    "occlusion": {"size": "12"},
     "rise": {"n": "100"},
     "shapley": {"samples": "128"},
 }
+# a mean of scores of masked images: a logit's level, far below zero, would hide where it differs
+SCORES: Mapping[str, Score] = {"rise": "probability"}
 _KINDS = {"contribution": "#2f7d4f", "sensitivity": "#7a4fb0", "localisation": "#a8620a"}
 _COLUMNS, _WIDE, _WORDS = 6, 2.0, 0.62  # panels a row; inches of a panel, and of the words below
 
@@ -86,8 +91,8 @@ class Panel:
 
 
 def phantom() -> Scene:
-    """Set up the demo's patient and network."""
-    image, labels = demo_case()
+    """Set up the demo's network and a crop of its patient, around the heart."""
+    image, labels = _crop(*demo_case(), Box((14, 2, 14), (90, 66, 46)))
     groups = {
         "lungs": ["lung_right", "lung_left", "trachea"],
         "heart": ["heart"],
@@ -139,9 +144,9 @@ def _crop(image: Volume, labels: LabelMap, box: Box) -> tuple[Volume, LabelMap]:
 
 def panels_of(scene: Scene, names: Sequence[str]) -> list[Panel]:
     """Run methods on a scene."""
-    target = ClassTarget(scene.target, reduction="mean")
     panels = []
     for name in names:
+        target = ClassTarget(scene.target, score=SCORES.get(name, "logit"), reduction="mean")
         method = method_of(name, {**SETTINGS.get(name, {}), **scene.settings.get(name, {})})
         start = time.perf_counter()
         try:
@@ -241,7 +246,9 @@ def _map(axes: Axes, panel: Panel, scene: Scene, plane: Plane) -> list[tuple[str
 def _reduced(png: bytes) -> bytes:
     pixels = Image.open(io.BytesIO(png)).convert("RGB")
     buffer = io.BytesIO()
-    pixels.quantize(256, dither=Image.Dither.NONE).save(buffer, "PNG", optimize=True)
+    # the palette of the largest coverage keeps thin lines and words in their colours
+    few = pixels.quantize(256, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
+    few.save(buffer, "PNG", optimize=True)
     return buffer.getvalue()
 
 

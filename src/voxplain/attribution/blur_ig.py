@@ -50,7 +50,7 @@ class BlurIG:
 
     References
     ----------
-    Xu et al. 2020, arXiv 2004.03383, eq. 5.
+    Xu et al. 2020, arXiv 2004.03383.
     """
 
     n: int = 20

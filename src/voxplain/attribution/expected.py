@@ -47,7 +47,7 @@ class ExpectedGradients:
 
     References
     ----------
-    Erion et al. 2021, arXiv 1906.10670, eq. 3.
+    Erion et al. 2021, arXiv 1906.10670.
     """
 
     n: int = 40

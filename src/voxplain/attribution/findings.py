@@ -82,7 +82,7 @@ def findings_of(
                         "VX102",
                         "issue",
                         f"the map sums to {totals[t]:.6g}, the score changes by {change:.6g} from "
-                        "the baseline; use more points or gap_tolerance",
+                        "the baseline; use more points or draws (see the method's page)",
                         name,
                     )
                 )

@@ -48,7 +48,7 @@ class GuidedIG:
     Notes
     -----
     Passes: n gradients for *each target*, since its path is its own, and one value at the
-    baseline. Memory: eight volumes of the box of a target's windows with all channels, and one
+    baseline. Memory: some ten volumes of the box of a target's windows with all channels, and one
     map a target.
 
     The maps sum to T(x) − T(b) up to a gap that falls with 1/n: the gradient is taken at the
@@ -61,7 +61,7 @@ class GuidedIG:
 
     References
     ----------
-    Kapishnikov et al. 2021, arXiv 2106.09788, algorithm 1.
+    Kapishnikov et al. 2021, arXiv 2106.09788.
     """
 
     n: int = 50

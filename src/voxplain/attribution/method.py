@@ -88,4 +88,6 @@ def settings_of(method: Method) -> dict[str, Any]:
 
 
 def _plain(value: Any) -> Any:
+    if isinstance(value, tuple):
+        return "+".join(str(v) for v in value)
     return value if isinstance(value, (int, float, str, bool, type(None))) else str(value)

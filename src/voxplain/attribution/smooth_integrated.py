@@ -51,7 +51,7 @@ class SmoothIG:
 
     References
     ----------
-    Smilkov et al. 2017, arXiv 1706.03825, section 3; Sundararajan et al. 2017,
+    Smilkov et al. 2017, arXiv 1706.03825; Sundararajan et al. 2017,
     arXiv 1703.01365, eq. 1.
     """
 
