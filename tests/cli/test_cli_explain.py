@@ -205,14 +205,14 @@ def test_a_full_memory_is_told_in_one_line(case, voxplain, monkeypatch):
 
     from voxplain.inference.pipeline import Pipeline
 
-    forward = Pipeline._forward
+    forward = Pipeline.forward
 
     def small(self: Pipeline, batch: torch.Tensor, view: int) -> torch.Tensor:
         if len(batch) > 2:
             raise torch.OutOfMemoryError("out of memory")
         return forward(self, batch, view)
 
-    monkeypatch.setattr(Pipeline, "_forward", small)
+    monkeypatch.setattr(Pipeline, "forward", small)
     done = voxplain(*case.quick("--batch-size", "4", "--quiet"))
     assert done.exit_code == 0, done.output
     assert done.stderr == (

@@ -42,7 +42,7 @@ def test_explanation_shows_planes_and_a_table(build: Build) -> None:
 def test_attribution_shows_its_peak(build: Build) -> None:
     grid = Grid((5, 7, 11), np.eye(4))
     values = np.zeros((1, 5, 7, 11))
-    values[0, 3, 2, 1] = 2.0
+    values[0, 3, 2, 1], values[0, 0, 0, 0] = 2.0, -1.0
     html = attribution_html(build(grid=grid, maps={"liver": values}, gap=0.25)["liver"])
     assert "axial, S 1.0 mm; coronal, A 2.0 mm; sagittal, R 3.0 mm; colours end at ±2" in html
     assert "completeness gap 0.250" in html

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from dataclasses import FrozenInstanceError, fields
+from typing import get_args
 
 import pytest
 
@@ -22,6 +23,7 @@ from voxplain.attribution.baselines import Baseline
 from voxplain.attribution.method import Method, settings_of
 from voxplain.attribution.methods import baseline_of, describe_settings
 from voxplain.errors import MethodError
+from voxplain.records.attribution import Kind
 from voxplain.testing.phantoms import volume
 
 
@@ -30,7 +32,7 @@ def test_by_name(name: str) -> None:
     made = method_of(name)
     assert made == METHODS[name]()
     assert made.name == name
-    assert made.kind in ("contribution", "sensitivity")
+    assert made.kind in get_args(Kind)
     assert set(describe_settings(METHODS[name])) == {f.name for f in fields(made)}  # type: ignore[arg-type]
     assert method_of(made) is made
 
@@ -73,7 +75,7 @@ def test_baselines_from_text(text: str, baseline: Baseline) -> None:
 
 @pytest.mark.parametrize("text", ["", "black", "mean:2", "blur:wide", "constant:x"])
 def test_baselines_that_are_not_known(text: str) -> None:
-    with pytest.raises(MethodError, match="a baseline is mean, blur:MM, constant:VALUE or a num"):
+    with pytest.raises(MethodError, match="a baseline is mean, blur:MM, noise, inpaint:MM"):
         baseline_of(text)
 
 

@@ -208,6 +208,10 @@ class Ablation:
     Passes: for each part the windows that hold a voxel of it and matter to a target, and each
     such window once as it is, times the views. Losses of single parts need not sum to
     T(x) − T(all removed); no gap is told. `shapley` is the mean over all contexts.
+
+    References
+    ----------
+    Zeiler & Fergus 2014, arXiv 1311.2901, section 4.2, for boxes; captum's FeatureAblation.
     """
 
     players: str = "regions"
