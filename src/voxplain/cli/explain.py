@@ -87,9 +87,10 @@ def explain(
         list[str] | None,
         typer.Option(
             metavar="TARGET",
-            help="What to explain: all, class:NAME, predicted (a classifier's most probable class), mask:FILE, voxel:I,J,K, class:NAME@mask:FILE, "
-            "class:NAME@voxel:I,J,K, class:NAME@instance:N, class:NAME@everywhere, or two with "
-            "' minus ' between. Repeatable; default all.",
+            help="What to explain: all, class:NAME, predicted (a classifier's most probable class), "
+            "mask:FILE, voxel:I,J,K, class:NAME@mask:FILE, class:NAME@voxel:I,J,K, "
+            "class:NAME@instance:N, class:NAME@everywhere, or two with ' minus ' between. "
+            "Repeatable; default all.",
             show_default=False,
         ),
     ] = None,
