@@ -87,7 +87,7 @@ def explain(
         list[str] | None,
         typer.Option(
             metavar="TARGET",
-            help="What to explain: all, class:NAME, predicted (a classifier's most probable class), "
+            help="What to explain: all, class:NAME, predicted (a classifier's likeliest class), "
             "mask:FILE, voxel:I,J,K, class:NAME@mask:FILE, class:NAME@voxel:I,J,K, "
             "class:NAME@instance:N, class:NAME@everywhere, or two with ' minus ' between. "
             "Repeatable; default all.",
