@@ -303,7 +303,15 @@ def main(n_timed: int = 3, n_reference: int = 1152) -> dict[str, Any]:
     """Run all three."""
     if not SHARED.exists():
         return {"skipped": f"no folder {SHARED.name} beside the repository"}
-    return {"memory": memory(), "segments": segments(n_timed), "cubes": cubes(n_reference)}
+    found: dict[str, Any] = {}
+    for name, run in (
+        ("memory", memory),
+        ("segments", lambda: segments(n_timed)),
+        ("cubes", lambda: cubes(n_reference)),
+    ):
+        found[name] = run()
+        print(json.dumps({name: found[name]}), flush=True)
+    return found
 
 
 if __name__ == "__main__":
