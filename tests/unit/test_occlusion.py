@@ -20,9 +20,11 @@ from voxplain.attribution import (
     Occlusion,
     explain,
 )
+from voxplain.attribution.ask import ask
 from voxplain.attribution.baselines import Blurred, MeanImage
 from voxplain.errors import MethodError
 from voxplain.inference.compute import Compute
+from voxplain.inference.pipeline import open_pipeline
 from voxplain.models import wrap
 from voxplain.space.labelmap import LabelMap
 from voxplain.space.volume import Volume
@@ -94,8 +96,7 @@ def test_only_touched_windows_run_and_the_result_is_the_naive_one(
                 hit = [
                     w
                     for w in range(len(plan))
-                    if np.zeros(GRID.shape)[plan.box(w).slices].size
-                    and all(
+                    if all(
                         a.start < b and c < a.stop
                         for a, b, c in zip(place, plan.box(w).stop, plan.box(w).start, strict=True)
                     )
@@ -246,6 +247,31 @@ def test_inpainted_players_and_boxes_hide_what_was_there() -> None:
     assert np.isfinite(explain(model, image, target, box, compute=DOUBLE)[target.name].values).all()
     with pytest.raises(MethodError, match="inpainting fills a removed part"):
         explain(model, image, target, InputXGradient(Inpainted()))
+
+
+def test_overlapping_parts_are_not_inpainted() -> None:
+    """What surrounds one lies inside the other: it would leak."""
+    image, one, two = volume(GRID, 1, seed=3), labels(GRID, 1, seed=4), labels(GRID, 1, seed=9)
+    regions = LabelMap.from_masks({"a": one.mask("organ_1"), "b": two.mask("organ_1")}, GRID)
+    assert len(regions.layers) > 1
+    model = describe(SmallNet(3, seed=2), window=WINDOW)
+    with pytest.raises(MethodError, match="these parts overlap"):
+        explain(model, image, ALL, Ablation(fill=Inpainted()), regions=regions)
+    explain(model, image, ALL, Ablation(fill=MeanImage()), regions=regions)
+
+
+@pytest.mark.parametrize("method", [Occlusion(size=3, stride=2), Ablation("cubes:12")])
+def test_passes_of_a_target_that_is_not_linear(method) -> None:  # type: ignore[no-untyped-def]
+    net = Recorder(SmallNet(3, seed=2))
+    model = Mirrored([net], axes=(1,), window=WINDOW)
+    target = ClassTarget("class_1", Everywhere(), score="margin")
+    with open_pipeline(model, volume(GRID, 1, seed=3), DOUBLE) as pipeline:
+        question = ask(pipeline, volume(GRID, 1, seed=3), [target], None, seed=0)
+        _ = question.regions, question.linear
+        told = method.passes(question)
+        net.clear()
+        method.attribute(question, lambda box, values: None)
+        assert net.n_windows == told.n_forward
 
 
 def test_noise_has_the_images_mean_and_spread_and_its_seed() -> None:

@@ -98,6 +98,18 @@ class Inpainted:
             "parts; take mean, blur:MM, noise or a constant"
         )
 
+    def near(self, is_part: NDArray[np.bool_], spacing: NDArray[np.float64]) -> tuple[slice, ...]:
+        """Index of the part's box and eight widths around it, where the blur looks."""
+        box = Box.around(is_part)
+        assert box is not None
+        margin = np.ceil(8 * self.width_mm / spacing).astype(int)
+        grown = Box(
+            tuple(int(a - m) for a, m in zip(box.start, margin, strict=True)),
+            tuple(int(b + m) for b, m in zip(box.stop, margin, strict=True)),
+        ).intersect(Box.whole(is_part.shape))
+        assert grown is not None
+        return grown.slices
+
     def around(
         self, values: NDArray[np.floating], is_part: NDArray[np.bool_], spacing: NDArray[np.float64]
     ) -> NDArray[np.floating]:
@@ -134,9 +146,19 @@ def fill_for(fill: Baseline, question: Question, players: Players) -> Input:
         Any baseline; of `Inpainted` every player is filled from around itself.
     question, players
         Image and parts.
+
+    Raises
+    ------
+    MethodError
+        If players overlap and are to be inpainted: what surrounds one is inside the other.
     """
     if not isinstance(fill, Inpainted):
         return fill.input(question)
+    if bool(((players.index >= 0).sum(axis=0) > 1).any()):
+        raise MethodError(
+            "inpainting fills each part from its surroundings, and these parts overlap; take mean, "
+            "blur:MM, noise or a constant"
+        )
     image = question.pipeline.image
     spacing = np.asarray(image.grid.spacing)
     data = image.data.copy()
@@ -145,6 +167,8 @@ def fill_for(fill: Baseline, question: Question, players: Players) -> Input:
             held = layer[channel if players.has_channels else 0]
             for player in np.unique(held[held >= 0]):
                 part = held == player
-                around = fill.around(image.data[channel], part, spacing)
-                data[channel][part] = around[part]
+                near = fill.near(part, spacing)
+                inside = part[near]
+                around = fill.around(image.data[channel][near], inside, spacing)
+                data[channel][near][inside] = around[inside]
     return whole_input(question.pipeline, data)

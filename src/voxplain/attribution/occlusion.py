@@ -17,6 +17,7 @@ from voxplain.attribution.games import player_rows
 from voxplain.attribution.method import Outcome
 from voxplain.attribution.players import (
     Paint,
+    Players,
     check_paint,
     check_players,
     has_channels,
@@ -56,8 +57,10 @@ class Occlusion:
     Notes
     -----
     Passes: for each box the windows that it touches and that matter to a target, and each
-    such window once as it is, times the views. Memory: one map a target. Padding is never
-    covered. Losses of single boxes need not sum to T(x) − T(all covered); no gap is told.
+    such window once as it is, times the views; targets that are not linear in the logits run
+    windows as they are again where their logits did not fit the kept ones. Memory: one map
+    a target. Padding is never covered. Losses of single boxes need not sum to
+    T(x) − T(all covered); no gap is told.
 
     References
     ----------
@@ -206,7 +209,8 @@ class Ablation:
     Notes
     -----
     Passes: for each part the windows that hold a voxel of it and matter to a target, and each
-    such window once as it is, times the views. Losses of single parts need not sum to
+    such window once as it is (for targets that are not linear in the logits: again where their
+    logits did not fit the kept ones), times the views. Losses of single parts need not sum to
     T(x) − T(all removed); no gap is told. `shapley` is the mean over all contexts.
 
     References
@@ -234,17 +238,18 @@ class Ablation:
 
     def passes(self, question: Question) -> Passes:
         """Windows that hold a part, and each such window as it is, times the views."""
-        return ChangedValues(question).passes(self._changes(question))
-
-    def _changes(self, question: Question) -> Sequence[Change]:
         players = players_of(self.players, question)
-        fill = fill_for(self.fill, question, players)
+        same = question.pipeline.clean  # what a window sees does not depend on the fill
+        return ChangedValues(question).passes(self._changes(players, same))
+
+    def _changes(self, players: Players, fill: Input) -> Sequence[Change]:
         return [players.without(row, fill) for row in ~np.eye(len(players), dtype=bool)]
 
     def attribute(self, question: Question, emit: Emit) -> Outcome:
         """Compute the maps of all targets."""
         players = players_of(self.players, question)
         clean = np.array([value for value, _ in question.linear])
-        values = (clean - ChangedValues(question).values(self._changes(question))).T
+        changes = self._changes(players, fill_for(self.fill, question, players))
+        values = (clean - ChangedValues(question).values(changes)).T
         players.paint(values, emit, is_density=self.paint == "density")
         return Outcome(players=player_rows(question, players, values))
