@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Protocol
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -17,6 +17,9 @@ from voxplain.errors import MethodError
 from voxplain.inference.pipeline import Input, Passes
 from voxplain.inference.rolling import Emit
 from voxplain.inference.voxel_gradients import (
+    Largest,
+    Quantile,
+    Statistic,
     Unit,
     support_voxels,
     voxel_gradients,
@@ -24,59 +27,17 @@ from voxplain.inference.voxel_gradients import (
 )
 from voxplain.records.attribution import Kind
 from voxplain.regions.sums import RegionSums
+from voxplain.space.box import Box
 
-Taken = tuple[MapSum, "_Statistic", NDArray[np.bool_]]
-"""Where a statistic goes, the statistic, and which units it is over."""
+Units = tuple[list[Unit], int]
+"""Voxels, or parts, of one target that are taken, and how many there are to draw from."""
+
+Make = Callable[[Box, int], Statistic]
+"""Makes a statistic over a number of maps that lie in a box."""
 
 _STREAM = 0x6AD5  # of the generator that draws voxels
 _GROUPS = 4  # of drawn voxels, for the jackknife
-
-
-class _Statistic(Protocol):
-    """Taken over maps that come a few at a time."""
-
-    def add(self, maps: torch.Tensor) -> None:
-        """Take (n, n_channels, *box.shape)."""
-
-    def result(self) -> torch.Tensor:
-        """Return (n_channels, *box.shape)."""
-
-
-class _Largest:
-    """Value of largest magnitude, with its sign."""
-
-    def __init__(self) -> None:
-        self._best: torch.Tensor | None = None
-
-    def add(self, maps: torch.Tensor) -> None:
-        held = maps if self._best is None else torch.cat([self._best[None], maps])
-        self._best = held.gather(0, held.abs().argmax(0, keepdim=True))[0]
-
-    def result(self) -> torch.Tensor:
-        assert self._best is not None
-        return self._best
-
-
-class _Quantile:
-    """Exact q-quantile of n values, linear between order statistics; keeps the needed tail."""
-
-    def __init__(self, q: float, n: int) -> None:
-        self._sign = 1.0 if q >= 0.5 else -1.0
-        place = (n - 1) * (q if q >= 0.5 else 1 - q)
-        low = int(np.floor(place))
-        self._n_kept, self._part = n - low, place - low
-        self._kept: torch.Tensor | None = None
-
-    def add(self, maps: torch.Tensor) -> None:
-        held = self._sign * maps
-        if self._kept is not None:
-            held = torch.cat([self._kept, held])
-        self._kept = held.topk(min(self._n_kept, len(held)), dim=0).values
-
-    def result(self) -> torch.Tensor:
-        assert self._kept is not None
-        low, high = self._kept[-1], self._kept[max(0, len(self._kept) - 2)]
-        return self._sign * (low + self._part * (high - low))
+_LEAST = 2  # voxels in a group
 
 
 @dataclass(frozen=True)
@@ -97,10 +58,15 @@ class GradientQuantile:
 
     Notes
     -----
-    Passes: one forward and one backward for each voxel (or part), window that holds it, and
-    view. Memory: the ⌈(1 − q)·n⌉ + 1 largest maps (or smallest, q < 1/2) on the target's reach;
-    where voxels are drawn five times that, for the standard errors of the shares: a jackknife
-    over four groups of drawn voxels.
+    Passes: one backward for each voxel (or part), window that holds it, and view; one forward
+    for up to 16 voxels that lie in the same windows. Memory: the ⌈(1 − q)·(n − 1)⌉ + 1 largest
+    maps (or smallest, q < 1/2) on the target's reach, and 16 on the windows of a voxel. Where
+    voxels are drawn, four times more of the largest maps, each of three quarters of them, for
+    the standard errors of the shares: a jackknife over four groups of at least two drawn
+    voxels, times √(1 − drawn/all).
+
+    The mask: the voxels where the target depends on the logits of the clean image. An input
+    voxel that no window shares with v counts as a zero.
 
     Differs from Agg²Exp in nothing but the exact gradient; its preset
     ``agg2exp-gradient_quantiles`` has q=0.9, n=100.
@@ -129,23 +95,29 @@ class GradientQuantile:
             )
 
     def passes(self, question: Question) -> Passes:
-        """One pass forward and back for each drawn voxel, window that holds it, and view."""
-        return _passes([self._units(question, t) for t in range(len(question.targets))], question)
+        """One pass back for each drawn voxel, window that holds it, and view."""
+        return _passes(self._units(question), question)
 
-    def _units(self, question: Question, t: int) -> list[Unit]:
-        voxels = support_voxels(question.linear[t][1])
-        if self.splits:
-            return np.array_split(voxels, min(self.n, len(voxels))) if len(voxels) else []
-        return _drawn(question, t, voxels, self.n)
+    def _units(self, question: Question) -> list[Units]:
+        found: list[Units] = []
+        for t, (_, cotangent) in enumerate(question.linear):
+            voxels = support_voxels(cotangent)
+            if self.splits:
+                n = min(self.n, len(voxels))
+                found.append((np.array_split(voxels, n) if n else [], n))
+            else:
+                found.append(_drawn(question, t, voxels, self.n))
+        return found
 
     def attribute(self, question: Question, emit: Emit) -> Outcome:
         """Compute the maps of all targets."""
-        units = [self._units(question, t) for t in range(len(question.targets))]
-        is_drawn = self.n > 0 and not self.splits
-        return _statistics(
-            question, units, lambda n: _Quantile(self.q, n), [question.pipeline.clean], emit,
-            is_drawn=is_drawn,
-        )  # fmt: skip
+        pipeline = question.pipeline
+
+        def make(box: Box, n: int) -> Quantile:
+            n_channels = pipeline.image.n_channels
+            return Quantile(box, n_channels, pipeline.compute.dtype, q=self.q, n=n)
+
+        return _statistics(question, self._units(question), make, [pipeline.clean], emit)
 
 
 @dataclass(frozen=True)
@@ -168,12 +140,15 @@ class GradientMax:
 
     Notes
     -----
-    Passes: one forward and one backward for each noise copy, voxel, window that holds it, and
-    view; other targets than logits over a held mask also need their logits at each copy.
-    Memory: about ten maps on the target's reach.
+    Passes: one backward for each noise copy, voxel, window that holds it, and view; one forward
+    for up to 16 voxels that lie in the same windows; other targets than logits over a held mask
+    also need their logits at each copy. Memory: two maps on the target's reach (ten where
+    voxels are drawn), and 16 on the windows of a voxel.
 
-    Over drawn voxels the magnitude is a lower bound, and the standard error of the shares, a
-    jackknife over four groups of them, tells the scatter of that bound, not its distance.
+    The mask: the voxels where the target depends on the logits of the clean image, at every
+    copy. Over drawn voxels the magnitude is a lower bound at each copy, and the standard error
+    of the shares, a jackknife over four groups of at least two of them, times √(1 − drawn/all),
+    tells the scatter of that bound, not its distance.
 
     Differs from IES in σ, per channel by default; the preset ``ies-max`` is the paper's, n=50,
     noise=0.05. The program's variant that takes the maximum over sums of 512 voxels is another
@@ -206,88 +181,92 @@ class GradientMax:
             )
 
     def passes(self, question: Question) -> Passes:
-        """One pass forward and back for each copy, voxel, window that holds it, and view."""
+        """One pass back for each copy, voxel, window that holds it, and view."""
         one = _passes(self._units(question), question)
         n = max(1, self.n)
         moving = question.passes_for(1).n_forward - question.passes_for(0, n_clean=1).n_forward
         return Passes(n * one.n_forward + self.n * moving, n * one.n_backward)
 
-    def _units(self, question: Question) -> list[list[Unit]]:
-        cotangents = [cotangent for _, cotangent in question.linear]
+    def _units(self, question: Question) -> list[Units]:
         return [
             _drawn(question, t, support_voxels(cotangent), self.voxels)
-            for t, cotangent in enumerate(cotangents)
+            for t, (_, cotangent) in enumerate(question.linear)
         ]
 
     def attribute(self, question: Question, emit: Emit) -> Outcome:
         """Compute the maps of all targets."""
+        pipeline = question.pipeline
         copies = [
             noisy(question, i, self.noise, first_channel=self.first_channel) for i in range(self.n)
         ]
-        return _statistics(
-            question, self._units(question), lambda _: _Largest(),
-            copies or [question.pipeline.clean], emit, is_drawn=self.voxels > 0,
-        )  # fmt: skip
+
+        def make(box: Box, n: int) -> Largest:
+            return Largest(box, pipeline.image.n_channels, pipeline.compute.dtype)
+
+        units = self._units(question)
+        return _statistics(question, units, make, copies or [pipeline.clean], emit)
 
 
-def _drawn(question: Question, t: int, voxels: Unit, n: int) -> list[Unit]:
-    """Units of one voxel each: `n` of them drawn, or all."""
-    if 0 < n < len(voxels):
+def _drawn(question: Question, t: int, voxels: Unit, n: int) -> Units:
+    """Units of one voxel each: `n` of them drawn, in the order of drawing, or all."""
+    n_all = len(voxels)
+    if 0 < n < n_all:
         rng = question.noise.generator(_STREAM, t)
-        voxels = voxels[np.sort(rng.choice(len(voxels), n, replace=False))]
-    return [voxel[None] for voxel in voxels]
+        voxels = voxels[rng.choice(n_all, n, replace=False)]
+    return [voxel[None] for voxel in voxels], n_all
 
 
-def _passes(units: Sequence[Sequence[Unit]], question: Question) -> Passes:
-    each = [voxel_passes(question.pipeline, of_target) for of_target in units]
+def _passes(units: Sequence[Units], question: Question) -> Passes:
+    each = [voxel_passes(question.pipeline, taken) for taken, _ in units]
     return Passes(sum(p.n_forward for p in each), sum(p.n_backward for p in each))
 
 
 def _statistics(
-    question: Question,
-    units: Sequence[Sequence[Unit]],
-    statistic: Callable[[int], _Statistic],
-    sources: Sequence[Input],
-    emit: Emit,
-    *,
-    is_drawn: bool,
+    question: Question, units: Sequence[Units], make: Make, sources: Sequence[Input], emit: Emit
 ) -> Outcome:
     """Emit the mean over sources of a statistic over units, with its error where drawn."""
     pipeline = question.pipeline
-    n_groups = _GROUPS if is_drawn and min((len(u) for u in units if u), default=0) > 8 else 0
     total = MapSum(question)
-    without = [MapSum(question) for _ in range(n_groups)]
+    is_drawn = any(len(taken) < n_all for taken, n_all in units)
+    without = [MapSum(question) for _ in range(_GROUPS if is_drawn else 0)]
     for source in sources:
         cotangents = question.cotangents(source)
-        for t, of_target in enumerate(units):
-            if not of_target:
+        for t, (taken, n_all) in enumerate(units):
+            if not taken:
                 continue
-            groups = np.arange(len(of_target)) % max(1, n_groups)
-            taken: list[Taken] = [(total, statistic(len(of_target)), np.ones(len(of_target), bool))]
-            taken += [
-                (sums, statistic(int((groups != g).sum())), groups != g)
-                for g, sums in enumerate(without)
+            has_groups = _GROUPS * _LEAST <= len(taken) < n_all
+            statistic = make(total.box, len(taken))
+            groups = np.arange(len(taken)) % _GROUPS  # drawn in random order
+            others = [
+                make(total.box, int((groups != g).sum())) for g in range(_GROUPS * has_groups)
             ]
 
             def visit(
-                numbers: Sequence[int], maps: torch.Tensor, taken: list[Taken] = taken
-            ) -> None:
-                for _, kept, is_in in taken:
-                    chosen = is_in[list(numbers)]
+                numbers: Sequence[int], box: Box, maps: torch.Tensor,
+                statistic: Statistic = statistic, others: Sequence[Statistic] = others,
+                groups: NDArray[np.int64] = groups,
+            ) -> None:  # fmt: skip
+                statistic.add(box, maps)
+                for g, other in enumerate(others):
+                    chosen = groups[list(numbers)] != g
                     if chosen.any():
-                        kept.add(maps[torch.from_numpy(chosen)])
+                        other.add(box, maps[torch.from_numpy(chosen)])
 
-            voxel_gradients(pipeline, source, cotangents[t], of_target, total.box, visit)
-            for sums, kept, _ in taken:
-                sums.values[t] += kept.result() / len(sources)
+            voxel_gradients(pipeline, source, cotangents[t], taken, visit)
+            total.values[t] += statistic.result() / len(sources)
+            for sums, other in zip(without, others, strict=False):  # no group, or each one
+                sums.values[t] += other.result() / len(sources)
     total.emit(emit)
-    settings = {"n_voxels": [len(of_target) for of_target in units]}
-    errors = _errors(question, without) if without else None
-    return Outcome(share_errors=errors, settings=settings)
+    settings = {"n_voxels": [len(taken) for taken, _ in units]}
+    return Outcome(share_errors=_errors(question, units, without), settings=settings)
 
 
-def _errors(question: Question, without: Sequence[MapSum]) -> NDArray[np.float64]:
+def _errors(
+    question: Question, units: Sequence[Units], without: Sequence[MapSum]
+) -> NDArray[np.float64] | None:
     """Jackknife of the region shares from maps that leave out one group each."""
+    if not without:
+        return None
     names = [target.name for target in question.targets]
     shares = []
     for sums in without:
@@ -297,5 +276,8 @@ def _errors(question: Question, without: Sequence[MapSum]) -> NDArray[np.float64
             for t in range(len(names)):
                 regions.add(t, values[t].numpy(), box)
         shares.append(regions.shares())
-    n = len(shares)
-    return np.asarray(np.sqrt((n - 1) * np.var(np.stack(shares), axis=0)))
+    errors = np.sqrt((_GROUPS - 1) * np.var(np.stack(shares), axis=0))
+    for t, (taken, n_all) in enumerate(units):
+        if n_all:  # none for a mask that is taken whole
+            errors[t] = errors[t] * np.sqrt(1 - len(taken) / n_all) if len(taken) < n_all else 0.0
+    return np.asarray(errors)
