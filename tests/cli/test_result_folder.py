@@ -8,30 +8,28 @@ from pathlib import Path
 import pytest
 
 from voxplain.cli.job import result_folder
+from voxplain.records import archive
 from voxplain.records import explanation as record
 
 
 def earlier(out: Path, *files: str) -> None:
-    out.mkdir()
-    index = {"form": record._FORM, "format": record._FORM, "version": record._VERSION}
-    (out / record._INDEX).write_text(json.dumps({**index, "files": dict.fromkeys(files, "")}))
+    (out / "maps").mkdir(parents=True)
+    index = {"format": record._FORM, "version": record._VERSION}
+    (out / archive.INDEX).write_text(json.dumps({**index, "files": dict.fromkeys(files, "")}))
     for name in (*files, "report.html", "notes.txt"):
-        (out / Path(name).name).write_text("old")
+        if ".." not in name and not Path(name).is_absolute():
+            (out / name).write_text("old")
 
 
-def test_files_of_the_earlier_explanation_go(tmp_path: Path, monkeypatch) -> None:
+def test_files_of_the_earlier_explanation_go(tmp_path: Path) -> None:
     out, outside = tmp_path / "out", tmp_path / "keep.txt"
     outside.write_text("mine")
-    earlier(out, "old_map.nii.gz", "regions.csv")
-    names = {"report.html", record._INDEX, "old_map.nii.gz", "regions.csv"}
-    monkeypatch.setattr(
-        record, "read_json",
-        lambda *_: {"files": dict.fromkeys(["old_map.nii.gz", "../keep.txt", "regions.csv"], "")},
-    )  # fmt: skip
-    assert record.saved_files(out) == names | {"keep.txt"}
+    earlier(out, "old_map.nii.gz", "regions.csv", "maps/P1.nii.gz", "../keep.txt", str(outside))
+    names = {"report.html", archive.INDEX, "old_map.nii.gz", "regions.csv", "maps/P1.nii.gz"}
+    assert archive.saved_files(out) == names
     with result_folder(out) as folder:
         (folder / "regions.csv").write_text("new")
-    assert sorted(p.name for p in out.iterdir()) == ["notes.txt", "regions.csv"]
+    assert sorted(p.name for p in out.rglob("*")) == ["notes.txt", "regions.csv"]
     assert (out / "regions.csv").read_text() == "new"
     assert outside.read_text() == "mine"
 
@@ -39,8 +37,8 @@ def test_files_of_the_earlier_explanation_go(tmp_path: Path, monkeypatch) -> Non
 def test_an_error_leaves_the_earlier_explanation(tmp_path: Path) -> None:
     out = tmp_path / "out"
     earlier(out, "regions.csv")
-    before = {p.name: p.read_text() for p in out.iterdir()}
+    before = {p.name: p.read_text() for p in out.rglob("*") if p.is_file()}
     with pytest.raises(KeyboardInterrupt), result_folder(out) as folder:  # noqa: PT012
         (folder / "regions.csv").write_text("new")
         raise KeyboardInterrupt
-    assert {p.name: p.read_text() for p in out.iterdir()} == before
+    assert {p.name: p.read_text() for p in out.rglob("*") if p.is_file()} == before

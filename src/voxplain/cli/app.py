@@ -7,7 +7,20 @@ from typing import Annotated
 import typer
 
 from voxplain import __version__
-from voxplain.cli import data, demo, doctor, explain, export, layers, methods, report, train
+from voxplain.cli import (
+    context,
+    data,
+    demo,
+    doctor,
+    explain,
+    export,
+    instances,
+    layers,
+    methods,
+    report,
+    response,
+    train,
+)
 from voxplain.cli.faults import PlainFaults
 
 app = typer.Typer(
@@ -45,6 +58,9 @@ def _program(
 
 
 app.command(epilog=explain.EPILOG, no_args_is_help=True)(explain.explain)
+app.command(epilog=instances.EPILOG, no_args_is_help=True)(instances.instances)
+app.command(epilog=context.EPILOG, no_args_is_help=True)(context.context)
+app.command(epilog=response.EPILOG, no_args_is_help=True)(response.response)
 app.add_typer(data.app, name="data")
 app.command(epilog=demo.EPILOG)(demo.demo)
 app.command(epilog=report.EPILOG, no_args_is_help=True)(report.report)

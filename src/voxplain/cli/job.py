@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -15,12 +16,12 @@ from voxplain.attribution.parse import targets_of
 from voxplain.attribution.scores import Score
 from voxplain.attribution.targets import Reduction
 from voxplain.data.totalseg_labels import read_totalseg_labels
-from voxplain.errors import MethodError
+from voxplain.errors import ImageError, MethodError
 from voxplain.inference.compute import Compute
 from voxplain.models import Model, Parts, load_model
 from voxplain.models.load import TOTALSEG
 from voxplain.records import Explanation
-from voxplain.records.explanation import saved_files
+from voxplain.records.archive import saved_files
 from voxplain.report import write_report
 from voxplain.report.scale import Scale
 from voxplain.space import LabelMap, Volume, atomic_folder, read_image, read_labels
@@ -31,12 +32,12 @@ FEW_TARGETS = 4
 
 @contextmanager
 def result_folder(path: Path) -> Iterator[Path]:
-    """Give a folder that becomes `path` whole or not at all, in place of an earlier explanation.
+    """Give a folder that becomes `path` whole or not at all, in place of an earlier result.
 
     Parameters
     ----------
     path
-        May exist; only files of an earlier explanation are replaced or removed.
+        May exist; only files of an earlier result are replaced or removed.
 
     Yields
     ------
@@ -46,9 +47,12 @@ def result_folder(path: Path) -> Iterator[Path]:
     before = saved_files(path)
     with atomic_folder(path) as folder:
         yield folder
-        now = {file.name for file in folder.iterdir()}
+        now = {file.relative_to(folder).as_posix() for file in folder.rglob("*")}
     for name in before - now:
         (path / name).unlink(missing_ok=True)
+        if (path / name).parent != path:
+            with suppress(OSError):  # another file lies there
+                (path / name).parent.rmdir()
 
 
 @dataclass(frozen=True)
@@ -116,6 +120,8 @@ class Job:
         image = read_image(images, name=case)
         loaded = load_model(model, trust_code=trust_code, **options)
         loaded.check_image(image)
+        first = loaded.models[0] if isinstance(loaded, Parts) else loaded
+        check_file_order(images, first.info.channel_names)
         return cls(
             model=loaded,
             image=image,
@@ -170,6 +176,31 @@ class Job:
         if report is not None:
             write_report(explanation, folder / "report.html", scale=report)
         return explanation
+
+
+def check_file_order(files: Sequence[Path], channels: Sequence[str]) -> None:
+    """Refuse files whose names tell that they were given in another order than the channels.
+
+    Parameters
+    ----------
+    files
+        One a channel; any other number is let through, for others to judge.
+    channels
+        The model's, in order. Names decide only where every file's holds just one of them.
+
+    Raises
+    ------
+    ImageError
+        If file names and channels go together in another order.
+    """
+    words = [set(re.split(r"[^a-z0-9]+", file.name.lower())) for file in files]
+    named = [[c for c in channels if c.lower() in found] for found in words]
+    order = [one[0] for one in named if len(one) == 1]
+    if sorted(order) == sorted(channels) and order != list(channels):
+        raise ImageError(
+            f"the model needs its channels in the order {', '.join(channels)}, the files are named "
+            f"{', '.join(file.name for file in files)}: give --image in the model's order"
+        )
 
 
 def _regions(text: str) -> LabelMap | None:

@@ -9,16 +9,20 @@ import typer
 
 Scale = Literal["shared", "own"]
 
-EPILOG = """Example
+EPILOG = """Examples
 
-voxplain report voxplain-ct --image ct.nii.gz --scale own"""
+voxplain report voxplain-ct --image ct.nii.gz --scale own
+
+voxplain report voxplain-p7-instances --image flair.nii.gz --image mprage.nii.gz"""
 
 
 def report(
     folder: Annotated[
         Path,
         typer.Argument(
-            metavar="DIR", help="Folder that voxplain explain wrote.", show_default=False
+            metavar="DIR",
+            help="Folder that voxplain explain or voxplain instances wrote.",
+            show_default=False,
         ),
     ],
     image: Annotated[
@@ -31,16 +35,24 @@ def report(
     ],
     scale: Annotated[
         Scale,
-        typer.Option(help="Colours of the report's maps: one scale for all targets, or own ones."),
+        typer.Option(
+            help="Colours of the report's maps: one scale for all targets, or own ones. Lesions "
+            "always share one."
+        ),
     ] = "shared",
 ) -> None:
-    """Write report.html again from a saved explanation; needs neither model nor torch.
+    """Write report.html again from a saved result; needs neither model nor torch.
 
     Maps that were not saved are missing from it.
     """
     from voxplain.records import Explanation
-    from voxplain.report import write_report
+    from voxplain.records.lesion_tables import LesionResult
+    from voxplain.report import write_lesion_report, write_report
     from voxplain.space import read_image
 
-    explanation = Explanation.load(folder, read_image(image))
-    typer.echo(write_report(explanation, folder / "report.html", scale=scale))
+    path, volume = folder / "report.html", read_image(image)
+    if (folder / "instances.parquet").is_file():
+        lesions = LesionResult.load(folder, volume)
+        typer.echo(write_lesion_report(lesions, path))
+    else:
+        typer.echo(write_report(Explanation.load(folder, volume), path, scale=scale))

@@ -18,6 +18,9 @@ from voxplain.space.grid import Grid
 from voxplain.space.nifti import read_nifti
 from voxplain.space.write import atomic_file
 
+INDEX = "provenance.json"
+"""File of a result's folder that says how it was made, and the hashes of its other files."""
+
 _FLOAT32_STEP = float(np.finfo(np.float32).eps)
 
 
@@ -108,6 +111,18 @@ def read_json(path: Path, form: str, version: int) -> dict[str, Any]:
             f"version {version}; use the voxplain that wrote it, or write it again"
         )
     return values
+
+
+def saved_files(folder: Path) -> set[str]:
+    """Names of the files that a result left in a folder, its report's among them."""
+    try:
+        known = json.loads((folder / INDEX).read_text(encoding="utf-8"))
+        names = set(known["files"]) if known["format"].startswith("voxplain ") else set()
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return set()  # not a result's folder
+    # a damaged index must not reach outside the folder
+    inside = {n for n in map(str, names) if not Path(n).is_absolute() and ".." not in Path(n).parts}
+    return {"report.html", INDEX, *inside} if names else set()
 
 
 def file_sha256(path: Path) -> str:

@@ -12,6 +12,7 @@ import pandas as pd
 
 from voxplain.errors import GridError, ImageError, RecordError, TargetError
 from voxplain.records.archive import (
+    INDEX,
     file_sha256,
     grid_from_dict,
     grid_to_dict,
@@ -32,7 +33,6 @@ from voxplain.space.nifti import write_nifti
 from voxplain.space.volume import Volume
 
 _FORM, _VERSION = "voxplain explanation", 1
-_INDEX = "provenance.json"
 _TABLE = ("regions.csv", "regions.parquet")
 _PLAYERS = ("players.csv", "players.parquet")
 
@@ -232,7 +232,7 @@ class Explanation:
                 attributions[name] = path.name
                 files += [path, folder / f"attribution_{stems[name]}.json"]
         write_json(
-            folder / _INDEX,
+            folder / INDEX,
             {
                 "format": _FORM,
                 "version": _VERSION,
@@ -251,7 +251,7 @@ class Explanation:
                 "files": {path.name: file_sha256(path) for path in files},
             },
         )
-        return [*files, folder / _INDEX]
+        return [*files, folder / INDEX]
 
     @classmethod
     def load(cls, folder: Path | str, image: Volume | None = None) -> Explanation:
@@ -274,7 +274,7 @@ class Explanation:
             If the image is not the one that was explained.
         """
         folder = Path(folder)
-        known = read_json(folder / _INDEX, _FORM, _VERSION)
+        known = read_json(folder / INDEX, _FORM, _VERSION)
         try:
             _check_files(folder, known["files"])
             provenance = Provenance.from_dict(known["provenance"])
@@ -307,20 +307,10 @@ class Explanation:
                 classes=tuple(ClassScore(**score) for score in known.get("classes", ())),
             )
         except (KeyError, TypeError) as error:
-            raise RecordError(f"{folder / _INDEX} is incomplete: {error!r}") from error
+            raise RecordError(f"{folder / INDEX} is incomplete: {error!r}") from error
 
     def _target_names(self) -> tuple[str, ...]:
         return tuple(target.name for target in self.targets)
-
-
-def saved_files(folder: Path) -> set[str]:
-    """Names of the files that an explanation left in a folder, its report's among them."""
-    try:
-        known = read_json(folder / _INDEX, _FORM, _VERSION)
-    except RecordError:
-        return set()
-    # names only: a damaged index must not reach outside the folder
-    return {"report.html", _INDEX, *(Path(str(name)).name for name in known["files"])}
 
 
 def _same(one: LabelMap | None, other: LabelMap) -> bool:

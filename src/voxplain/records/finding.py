@@ -30,6 +30,8 @@ CODES: Mapping[str, Code] = MappingProxyType(
             _code(104, "attribution is zero everywhere"),
             _code(106, "standard error above tolerance"),
             _code(107, "dead map"),
+            _code(108, "no lesion"),
+            _code(109, "truth on another grid"),
         ]
     )
 )

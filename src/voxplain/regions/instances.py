@@ -10,6 +10,38 @@ from voxplain.errors import GridError, LabelError
 from voxplain.space.grid import Grid
 from voxplain.space.labelmap import LabelMap
 
+_NEIGHBOURS = {2: {4: 1, 8: 2}, 3: {6: 1, 18: 2, 26: 3}}
+
+
+def connectivity_of(neighbours: int | None, rank: int) -> int:
+    """Translate a number of neighbours to the connectivity of `instances`.
+
+    Parameters
+    ----------
+    neighbours
+        Of a voxel: 6, 18 or 26 in 3D, 4 or 8 in 2D. None: 18, or 4.
+    rank
+        Number of axes, 2 or 3.
+
+    Returns
+    -------
+    int
+        Along how many axes at once a neighbour may differ.
+
+    Raises
+    ------
+    LabelError
+        If a voxel of this rank has no such neighbourhood.
+    """
+    if neighbours is None:
+        return max(1, rank - 1)
+    known = _NEIGHBOURS[rank]
+    if neighbours not in known:
+        raise LabelError(
+            f"neighbours of a voxel are {', '.join(map(str, known))} in {rank}D, got {neighbours}"
+        )
+    return known[neighbours]
+
 
 def instances(
     mask: NDArray[np.bool_],

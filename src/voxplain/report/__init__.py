@@ -1,10 +1,13 @@
 """Figures, notebook views and the self-contained page of an explained case."""
 
+from voxplain.report.context_page import write_context_report
 from voxplain.report.drawing import Drawing
 from voxplain.report.figures import region_matrix, target_bars
 from voxplain.report.html import write_report
+from voxplain.report.lesions import write_lesion_report
 from voxplain.report.notebook import Fragment, attribution_html, explanation_html, show
 from voxplain.report.plane_figures import planes
+from voxplain.report.study_page import write_study_report
 
 __all__ = [
     "Drawing",
@@ -15,5 +18,8 @@ __all__ = [
     "region_matrix",
     "show",
     "target_bars",
+    "write_context_report",
+    "write_lesion_report",
     "write_report",
+    "write_study_report",
 ]

@@ -1,10 +1,11 @@
-"""One self-contained page about one explained case."""
+"""Self-contained pages: one about an explained case, and what every page shares."""
 
 from __future__ import annotations
 
 import base64
 import hashlib
 import re
+from collections.abc import Callable, Iterable, Mapping
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
@@ -14,8 +15,10 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from voxplain.records.explanation import Explanation
+from voxplain.records.finding import Finding
+from voxplain.records.provenance import Provenance
 from voxplain.report.layers import pack
-from voxplain.report.page import contents
+from voxplain.report.page import WORST_FIRST, contents, flat_rows
 from voxplain.report.scale import Scale
 from voxplain.report.volumes import viewer_contents
 from voxplain.report.wording import number, percent
@@ -57,10 +60,34 @@ def write_report(
     ImageError
         If the explanation was loaded without its image.
     """
+    page = contents(explanation, scale)
+    full = with_viewer(
+        page,
+        explanation.image.grid.rank,
+        max_mb,
+        lambda room: viewer_contents(explanation, pack(explanation, room), page["places"]),
+    )
+    return write_page(full, path)
+
+
+def write_page(page: Mapping[str, Any], path: Path | str) -> Path:
+    """Write a page whole or not at all.
+
+    Parameters
+    ----------
+    page
+        What its template needs, by name; see `render`.
+    path
+        File to write.
+
+    Raises
+    ------
+    OutputError
+        If the file cannot be written.
+    """
     path = Path(path)
-    page = _with_viewer(explanation, contents(explanation, scale), max_mb)
     with atomic_file(path) as temporary:
-        temporary.write_bytes(_render(page))
+        temporary.write_bytes(render(page))
     return path
 
 
@@ -79,31 +106,70 @@ def viewer_script() -> str | None:
     return code.replace("\r", "").replace("</script", r"<\/script").replace("<!--", r"<\!--")
 
 
-def _with_viewer(explanation: Explanation, page: dict[str, Any], max_mb: float) -> dict[str, Any]:
-    """Add the viewer, or a note that says why there is none."""
-    plain = {**page, "viewer": False, "scripts": [_asset("page.js")], "layers": [], "data": {}}
-    plain["viewer_words"] = ""
-    if explanation.image.grid.rank == 2:
-        return plain
+def plain(page: Mapping[str, Any], scripts: tuple[str, ...] = ("page.js",)) -> dict[str, Any]:
+    """Return a page without viewer; `scripts` are assets."""
+    return {
+        **page, "viewer": False, "scripts": [asset(name) for name in scripts], "layers": [],
+        "data": {}, "viewer_words": "",
+    }  # fmt: skip
+
+
+def with_viewer(
+    page: Mapping[str, Any],
+    rank: int,
+    max_mb: float,
+    volumes: Callable[[float], Mapping[str, Any]],
+    scripts: tuple[str, ...] = ("page.js",),
+) -> dict[str, Any]:
+    """Add the viewer, or a note that says why there is none.
+
+    Parameters
+    ----------
+    page
+        Everything of a page but its viewer; ``notes`` are added to.
+    rank
+        Of the image; a 2D image needs no viewer.
+    max_mb
+        Size of the page at most.
+    volumes
+        Makes what the viewer needs, given the bytes that are left for it.
+    scripts
+        Assets of the page beside the viewer's.
+    """
+    without = plain(page, scripts)
+    if rank == 2:
+        return without
     script = viewer_script()
     if script is None:
         note = (
             "This page was made without the interactive viewer, whose file is not installed "
             "(the released wheel ships it; in a checkout run `make setup`)."
         )
-        return {**plain, "notes": [*page["notes"], note]}
-    full = {**plain, "viewer": True, "scripts": [_asset("page.js"), script, _asset("viewer.js")]}
+        return {**without, "notes": [*page["notes"], note]}
+    full = {**without, "viewer": True}
+    full["scripts"] = [*without["scripts"], script, asset("viewer.js")]
     full["viewer_words"] = " The viewer is NiiVue (BSD-2-Clause)."
-    used = len(_render(plain)) + len(script.encode()) + 50_000
+    used = len(render(without)) + len(script.encode()) + 50_000
     room = max_mb * 1e6 - used
     if room < _LEAST_ROOM:
         note = f"The interactive viewer is left out: with it the page would exceed {max_mb:g} MB."
-        return {**plain, "notes": [*page["notes"], note]}
-    volumes = viewer_contents(explanation, pack(explanation, room), page["places"])
-    return {**full, **volumes, "notes": [*page["notes"], *volumes["notes"]]}
+        return {**without, "notes": [*page["notes"], note]}
+    made = volumes(room)
+    return {**full, **made, "notes": [*page["notes"], *made["notes"]]}
 
 
-def _asset(name: str) -> str:
+def sorted_findings(findings: Iterable[Finding]) -> list[Finding]:
+    """Return the findings, the worst first."""
+    return sorted(findings, key=lambda f: WORST_FIRST.index(f.outcome))
+
+
+def provenance_rows(provenance: Provenance) -> list[tuple[str, str]]:
+    """Names and values of a record, for a page's last section."""
+    return list(flat_rows(provenance.to_dict()))
+
+
+def asset(name: str) -> str:
+    """Read one of the package's own style or script files."""
     return (files("voxplain.report") / "assets" / name).read_text("utf-8")
 
 
@@ -127,17 +193,26 @@ def _environment() -> Environment:
     return environment
 
 
-def _render(page: dict[str, Any]) -> bytes:
+def render(page: Mapping[str, Any]) -> bytes:
+    """Fill a template.
+
+    Parameters
+    ----------
+    page
+        ``template``, default ``page.html.j2``; ``styles``: more style files than every page's;
+        ``scripts``: texts; and what the template needs.
+    """
+    styles = ("page.css", *page.get("styles", ()), "print.css")
     # S704: style and scripts are the package's own files, never a user's text
     text = (
         _environment()
-        .get_template("page.html.j2")
+        .get_template(page.get("template", "page.html.j2"))
         .render(
             **{
                 **page,
                 "policy": Markup(_policy(page["scripts"])),  # noqa: S704
                 "scripts": [Markup(script) for script in page["scripts"]],  # noqa: S704
-                "css": Markup(_asset("page.css") + _asset("print.css")),  # noqa: S704
+                "css": Markup("".join(map(asset, styles))),  # noqa: S704
             }
         )
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import gzip
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +19,7 @@ from voxplain.report.scale import is_hounsfield, limit
 from voxplain.space.box import Box
 from voxplain.space.grid import Grid
 from voxplain.space.labelmap import LabelMap
+from voxplain.space.volume import Volume
 
 _MARGIN = 2  # voxels left around the body
 
@@ -119,8 +121,8 @@ def _pack(
 ) -> Layers | None:
     """Pack with given factors; None as soon as it is known not to fit."""
     grid = explanation.image.grid
-    image = _image_layer(explanation, crop, image_factor)
-    labels = [_label_layer(m, name, crop, image_factor) for name, m in _label_maps(explanation)]
+    image = image_layer(explanation.image, 0, crop, image_factor)
+    labels = [label_layer(m, name, crop, image_factor) for name, m in _label_maps(explanation)]
     used = len(image.text) + sum(len(layer.text) for layer, _ in labels)
     maps: list[Layer] = []
     outside = 0.0
@@ -130,7 +132,7 @@ def _pack(
         values = attribution.flat()
         total, inside = np.abs(values).sum(), np.abs(values[crop.slices]).sum()
         outside = max(outside, float(1 - inside / total) if total else 0.0)
-        maps.append(_map_layer(values, name, grid, crop, map_factor))
+        maps.append(map_layer(values, name, grid, crop, map_factor, limit(values)))
         used += len(maps[-1].text)
     if used > max_bytes:
         return None
@@ -149,15 +151,19 @@ def _label_maps(explanation: Explanation) -> list[tuple[str, LabelMap]]:
 
 
 def _body(explanation: Explanation) -> Box:
-    """Box of what is not air, and of every region, with a margin."""
-    data = explanation.image.data[0]
-    if is_hounsfield(explanation.image):
+    return body(explanation.image, [labels for _, labels in _label_maps(explanation)])
+
+
+def body(image: Volume, label_maps: Sequence[LabelMap]) -> Box:
+    """Box of what is not air in the first channel, and of every region, with a margin."""
+    data = image.data[0]
+    if is_hounsfield(image):
         threshold = -500.0
     else:
         low, high = float(data.min()), float(np.percentile(data, 99.5))
         threshold = low + 0.05 * (high - low)
     mask = data > threshold
-    for _, labels in _label_maps(explanation):
+    for labels in label_maps:
         mask |= labels.layers.any(axis=0)
     found = Box.around(mask) or Box.whole(data.shape)
     start = tuple(max(0, a - _MARGIN) for a in found.start)
@@ -165,10 +171,10 @@ def _body(explanation: Explanation) -> Box:
     return Box(start, stop)
 
 
-def _image_layer(explanation: Explanation, crop: Box, factor: int) -> Layer:
-    image = explanation.image
-    data = _averaged(image.data[0][crop.slices], factor)
-    if is_hounsfield(image):
+def image_layer(image: Volume, channel: int, crop: Box, factor: int) -> Layer:
+    """Pack one channel into 8 bits; cubes of `factor` voxels are averaged."""
+    data = _averaged(image.data[channel][crop.slices], factor)
+    if channel == 0 and is_hounsfield(image):
         low, high = -1024.0, 1026.0  # steps of 8 HU
     else:
         low, high = np.percentile(data, [0.1, 99.9]).tolist()
@@ -176,10 +182,10 @@ def _image_layer(explanation: Explanation, crop: Box, factor: int) -> Layer:
     slope = (high - low) / 255
     stored = np.rint(np.clip((data - low) / slope, 0, 255)).astype(np.uint8)
     grid = _coarser(image.grid, crop, factor)
-    return Layer(image.channels[0], _nifti(stored, grid, slope, low))
+    return Layer(image.channels[channel], _nifti(stored, grid, slope, low))
 
 
-def _label_layer(
+def label_layer(
     labels: LabelMap, name: str, crop: Box, factor: int
 ) -> tuple[Layer, tuple[str, ...]]:
     """Labels renumbered 0, 1, 2, …; where regions overlap the last layer is shown."""
@@ -197,10 +203,10 @@ def _label_layer(
     return Layer(name, _nifti(taken, grid, 1.0, 0.0)), tuple(labels.names[i] for i in ids)
 
 
-def _map_layer(
-    values: NDArray[np.floating[Any]], name: str, grid: Grid, crop: Box, factor: int
+def map_layer(
+    values: NDArray[np.floating[Any]], name: str, grid: Grid, crop: Box, factor: int, end: float
 ) -> Layer:
-    end = limit(values)
+    """Pack a map into 8 bits that end at ± `end` (0: drawn as nothing)."""
     shown = _averaged(values[crop.slices], factor)
     coarse = _coarser(grid, crop, factor)
     if end == 0:

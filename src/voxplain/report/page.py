@@ -20,7 +20,7 @@ from voxplain.report.scale import Scale, is_signed, limits
 from voxplain.report.wording import number, percent, seconds, short, storage
 from voxplain.space.labelmap import BACKGROUND
 
-_WORST_FIRST = ("issue", "tip", "not applicable", "skipped", "ignored", "passed")
+WORST_FIRST = ("issue", "tip", "not applicable", "skipped", "ignored", "passed")
 _KINDS = {
     "contribution": "contributions",
     "sensitivity": "sensitivities",
@@ -60,7 +60,7 @@ def contents(explanation: Explanation, scale: Scale) -> dict[str, Any]:
                 _spacing(explanation),
             ),
         ],
-        "findings": sorted(explanation.findings, key=lambda f: _WORST_FIRST.index(f.outcome)),
+        "findings": sorted(explanation.findings, key=lambda f: WORST_FIRST.index(f.outcome)),
         "targets": [_target(explanation, t, places[t.name], ends) for t in explanation.targets],
         "first": _first_shown(explanation),
         "sign_words": _sign_words(explanation),
@@ -77,7 +77,7 @@ def contents(explanation: Explanation, scale: Scale) -> dict[str, Any]:
             f"In all {passes} and {back} passes{window_words} through the network, "
             f"{seconds(cost.seconds)}, at most {storage(cost.peak_memory_bytes)} of memory."
         ),
-        "provenance": list(_flat(provenance.to_dict())),
+        "provenance": list(flat_rows(provenance.to_dict())),
         "version": provenance.versions.get("voxplain", ""),
         "notes": _channel_notes(explanation) + _region_notes(explanation),
     }
@@ -237,11 +237,12 @@ def _focus_words(explanation: Explanation, place: Focus) -> dict[str, str]:
     return {"focus": "", "strongest": "" if place.region is None else f" {place.region}{share}"}
 
 
-def _flat(values: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
+def flat_rows(values: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
+    """Return names and texts of nested values; a name holds the names above it, with dots."""
     rows: list[tuple[str, str]] = []
     for name, value in values.items():
         if isinstance(value, Mapping):
-            rows += _flat(value, f"{prefix}{name}.")
+            rows += flat_rows(value, f"{prefix}{name}.")
         else:
             rows.append((f"{prefix}{name}".replace("_", " "), str(value)))
     return rows

@@ -39,10 +39,11 @@ def viewer_contents(
     ]
     grid = explanation.image.grid
     data = {
-        "image": explanation.image.channels[0],
+        "images": [
+            {"id": "layer-image", "name": explanation.image.channels[0], "window": [low, high]}
+        ],
         "unit": explanation.unit,
         "isSigned": is_signed(explanation),
-        "window": [low, high],
         "labels": labels,
         "maps": maps,
         "colours": {"positive": viewer_map(1), "negative": viewer_map(-1)},

@@ -17,6 +17,7 @@
     return `${sign}${mantissa.replace(".0", "")} × 10${raised}`;
   }
 
+  const IN_WORLD = true; // else the viewer takes an oblique image for one along the axes
   let nv = null;
   let current = null; // the map that is shown: its volume and its description
   let labels = null; // the label volume that is shown, and its names
@@ -27,8 +28,12 @@
     return Object.assign(made, options);
   }
 
+  // Pages of one channel and method have no such choice.
+  const chosen = (id) => (byId(id) ? Number(byId(id).value) : 0);
+  const image = () => data.images[chosen("channel")];
+
   function limit() {
-    const isShared = byId("shared").checked;
+    const isShared = byId("shared") && byId("shared").checked;
     return isShared ? Math.max(...data.maps.map((map) => map.limit)) : current.map.limit;
   }
 
@@ -48,7 +53,7 @@
     });
     byId("threshold-value").textContent = number(threshold);
     byId("scale-low").textContent = number(data.isSigned ? -end : 0);
-    byId("scale-high").textContent = `${number(end)} ${data.unit}`;
+    byId("scale-high").textContent = `${number(end)} ${current.map.words ?? data.unit}`;
     nv.updateGLVolume();
   }
 
@@ -56,9 +61,14 @@
     if (volumeShown) nv.removeVolume(volumeShown);
   }
 
+  function moveTo(index) {
+    nv.scene.crosshairPos = nv.mm2frac(data.focus[index], 0, IN_WORLD);
+  }
+
   async function showMap(index) {
     const mine = ++turn;
-    const map = data.maps.find((other) => other.target === index);
+    const map = data.maps.find((other) => other.target === index
+      && (other.method ?? 0) === chosen("method") && (other.channel ?? 0) === chosen("channel"));
     const made = map
       ? await volume(map.id, "map", { colormapType: 2, colormapNegative: "voxplain-against" })
       : null;
@@ -72,9 +82,20 @@
       nv.addVolume(made);
     }
     drawMap();
-    nv.scene.crosshairPos = nv.mm2frac(data.focus[index]);
     nv.drawScene();
     readout(nv.scene.crosshairPos);
+  }
+
+  async function showImage() {
+    const mine = image();
+    const made = await volume(mine.id, "image", { cal_min: mine.window[0], cal_max: mine.window[1] });
+    if (mine !== image()) return;
+    const old = nv.volumes[0];
+    nv.addVolume(made);
+    if (old) {
+      nv.setVolume(made, 0);
+      nv.removeVolume(old);
+    }
   }
 
   async function showLabels(index) {
@@ -98,19 +119,21 @@
 
   function at(shown, mm) {
     const voxel = shown.mm2vox(mm);
+    if (voxel.some((v, i) => v < 0 || v >= shown.dimsRAS[i + 1])) return undefined; // a map's crop
     return shown.getValue(voxel[0], voxel[1], voxel[2]);
   }
 
   function readout(frac) {
-    const mm = [...nv.frac2mm(frac)].slice(0, 3);
+    const mm = [...nv.frac2mm(frac, 0, IN_WORLD)].slice(0, 3);
     const place = mm.map((v, i) => `${["LR", "PA", "IS"][i][v < 0 ? 0 : 1]} ${Math.abs(v).toFixed(1)}`);
-    const parts = [`${place.join("  ")} mm`, `${data.image} ${number(at(nv.volumes[0], mm))}`];
+    const parts = [`${place.join("  ")} mm`, `${image().name} ${number(at(nv.volumes[0], mm))}`];
     for (const found of data.labels) {
       const layer = names.get(found.id);
       if (layer) parts.push(`${found.name}: ${found.names[at(layer, mm)] ?? "?"}`);
     }
-    if (current) {
-      const value = at(current.volume, mm) * current.map.unit;
+    const stored = current ? at(current.volume, mm) : undefined;
+    if (stored !== undefined) {
+      const value = stored * current.map.unit;
       const isEnd = value !== 0 && Math.abs(value) > 0.9999 * current.map.limit;
       parts.push(`a = ${number(value)}${isEnd ? " or beyond" : ""}`);
     }
@@ -138,10 +161,19 @@
       });
     }
     for (const id of data.maps.length ? ["opacity", "threshold", "shared"] : []) {
-      byId(id).addEventListener("input", drawMap);
+      if (byId(id)) byId(id).addEventListener("input", drawMap);
+    }
+    for (const id of ["channel", "method"].filter(byId)) {
+      byId(id).addEventListener("change", async () => {
+        if (id === "channel") await showImage();
+        await showMap(chosen("target"));
+      });
     }
     byId("canvas").addEventListener("mousemove", hover);
-    document.addEventListener("target", (e) => showMap(e.detail));
+    document.addEventListener("target", (e) => {
+      moveTo(e.detail);
+      showMap(e.detail);
+    });
   }
 
   async function start() {
@@ -168,12 +200,14 @@
     nv.addColormap("voxplain-for", data.colours.positive);
     nv.addColormap("voxplain-against", data.colours.negative);
     nv.onLocationChange = (location) => readout(location.frac);
-    nv.addVolume(await volume("layer-image", "image", { cal_min: data.window[0], cal_max: data.window[1] }));
+    await showImage();
     for (const found of data.labels) names.set(found.id, await volume(found.id, "labels"));
     nv.setSliceType(niivue.SLICE_TYPE.MULTIPLANAR);
     nv.setRenderAzimuthElevation(150, 12);
     listen();
-    await showMap(Number(byId("target").value));
+    if (chosen("labels") >= 0) await showLabels(chosen("labels"));
+    moveTo(chosen("target"));
+    await showMap(chosen("target"));
   }
 
   const probe = document.createElement("canvas").getContext("webgl2");

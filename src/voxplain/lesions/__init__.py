@@ -1,0 +1,1 @@
+"""One lesion among many: which are found, what made the model find each, what it needs."""

@@ -1,0 +1,169 @@
+"""The map of each of some lesions, its numbers, and what of it is kept."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import numpy as np
+import torch
+
+from voxplain.attribution.findings import findings_of
+from voxplain.attribution.method import Method, Outcome, channels_of, settings_of
+from voxplain.attribution.question import MapSum, Question
+from voxplain.attribution.restore import restore_map
+from voxplain.errors import LabelError
+from voxplain.lesions.case import LesionCase
+from voxplain.lesions.features import map_features, shell_features
+from voxplain.lesions.unfinished import Part
+from voxplain.records.attribution import Attribution
+from voxplain.records.finding import Finding
+from voxplain.records.provenance import Provenance
+from voxplain.regions.distances import around
+from voxplain.regions.lesion import TYPES, Lesion
+from voxplain.space.box import Box
+from voxplain.space.grid import Grid
+
+Maps = Literal["crop", "full", "none"]
+
+
+@dataclass(frozen=True)
+class SaliencySettings:
+    """What is kept of each lesion's map.
+
+    Parameters
+    ----------
+    edges_mm
+        Ends of the shells around a lesion, rising from 0.
+    maps
+        ``crop``: the map around the lesion, on the model's grid; ``full``: on the whole grid of
+        the image; ``none``.
+    crop_mm
+        How far a cropped map reaches beyond the lesion.
+    n_maps
+        Lesions whose maps are kept: the largest, some of each type.
+    """
+
+    edges_mm: tuple[float, ...] = (0.0, 2.0, 4.0, 6.0, 8.0, 10.0, 15.0, 20.0)
+    maps: Maps = "crop"
+    crop_mm: float = 20.0
+    n_maps: int = 40
+
+    def __post_init__(self) -> None:
+        edges = np.asarray(self.edges_mm)
+        if len(edges) < 2 or edges[0] != 0 or not (np.diff(edges) > 0).all():
+            raise LabelError(
+                f"shells end at rising distances from 0, e.g. 0,2,4; got {self.edges_mm}"
+            )
+        if not self.crop_mm >= 0 or self.n_maps < 0:
+            raise LabelError(
+                f"crop_mm and n_maps are at least 0, got {self.crop_mm} and {self.n_maps}"
+            )
+
+
+def explained(
+    case: LesionCase, label: str, method: Method, group: list[Lesion], kept: SaliencySettings,
+    with_map: set[str],
+) -> dict[str, Part]:  # fmt: skip
+    """Explain lesions of the same windows by one method.
+
+    Parameters
+    ----------
+    case
+        Model, image and lesions.
+    label, method
+        The method and its name in the tables.
+    group
+        Lesions, see `groups_of`.
+    kept
+        What is kept of the maps.
+    with_map
+        Names of the lesions whose maps are kept.
+
+    Returns
+    -------
+    dict
+        What the method says of each lesion, by name.
+    """
+    question = case.question(group)
+    channels = channels_of(method, question)
+    maps = MapSum(question, len(channels))
+    outcome = method.attribute(question, maps.add)
+    box, values = maps.inner()
+    remarks = _remarks(question, outcome, values, label)
+    found: dict[str, Part] = {}
+    for t, lesion in enumerate(group):
+        target = question.targets[t]
+        if box is None:  # pragma: no cover - a lesion's windows hold it
+            raise LabelError(f"lesion {lesion.name} lies in no window")
+        one = values[t].numpy()
+        unit = method.unit.format(target.unit)
+        rows = [
+            {"unit": unit, **row} for row in map_features(one, box, channels, lesion, case.grid)
+        ]
+        shells = shell_features(one, box, channels, lesion, case.grid, kept.edges_mm)
+        kept_map = None
+        if lesion.name in with_map:
+            provenance = Provenance(
+                case.pipeline.info.name, case.pipeline.info.sha256, case.image.name,
+                case.image.sha256(), label, {**settings_of(method), **outcome.settings},
+            )  # fmt: skip
+            part, grid = _cut(case, one, box, lesion, kept, method)
+            kept_map = Attribution(
+                part, grid, channels, method.kind, unit, lesion.name, question.linear[t][0], None,
+                provenance,
+            )  # fmt: skip
+        found[lesion.name] = Part(rows, shells, remarks[lesion.name], kept_map)
+    return found
+
+
+def _remarks(
+    question: Question, outcome: Outcome, values: torch.Tensor, label: str
+) -> dict[str, list[Finding]]:
+    """Return the findings of each target, which say of which method they are."""
+    flat = values.reshape(len(values), -1)
+    totals = flat.sum(1, dtype=torch.float64).numpy()
+    peaks = flat.abs().amax(1).double().numpy()
+    gaps: list[float | None] = [None] * len(totals)
+    if outcome.baseline_values is not None:
+        scores = np.array([score for score, _ in question.linear])
+        gaps = [float(g) for g in totals - (scores - np.array(outcome.baseline_values))]
+    found: dict[str, list[Finding]] = {target.name: [] for target in question.targets}
+    for one in findings_of(question, outcome, totals, peaks, gaps):
+        if one.target is not None:
+            found[one.target].append(replace(one, target=f"{one.target} by {label}"))
+    return found
+
+
+def _cut(
+    case: LesionCase, values: np.ndarray, box: Box, lesion: Lesion, kept: SaliencySettings,
+    method: Method,
+) -> tuple[np.ndarray, Grid]:  # fmt: skip
+    """Map around a lesion on the model's grid, or whole on the image's."""
+    whole = Box.whole(case.grid.shape)
+    near = whole if kept.maps == "full" else around(
+        lesion.box, kept.crop_mm, case.grid.spacing, case.grid.shape
+    )  # fmt: skip
+    part = np.zeros((len(values), *near.shape), values.dtype)
+    common = near.intersect(box)
+    if common is not None:
+        part[(slice(None), *common.within(near))] = values[(slice(None), *common.within(box))]
+    if kept.maps == "full":
+        restored = restore_map(part, method.kind, case.grid, case.image.grid)
+        return restored, case.image.grid
+    return part, case.grid.crop(near.start, near.shape)
+
+
+def with_map_of(lesions: Sequence[Lesion], kept: SaliencySettings) -> set[str]:
+    """Return the names of the lesions whose maps are kept: types take turns, largest first."""
+    if kept.maps == "none":
+        return set()
+    by_type = [
+        sorted((one for one in lesions if one.type == kind), key=lambda one: -one.n_voxels)
+        for kind in TYPES
+    ]
+    turns = [
+        (turn, k, one.name) for k, of_type in enumerate(by_type) for turn, one in enumerate(of_type)
+    ]
+    return {name for _, _, name in sorted(turns)[: kept.n_maps]}

@@ -1,0 +1,34 @@
+"""Where there is tissue in an image whose body was not segmented."""
+
+from __future__ import annotations
+
+import numpy as np
+from skimage.filters import threshold_otsu
+
+from voxplain.space.labelmap import LabelMap
+from voxplain.space.volume import Volume
+
+_MASKED = 0.1  # share of voxels at one value that says: the background was cut away
+
+
+def tissue_mask(image: Volume) -> LabelMap:
+    """Return the voxels of the body.
+
+    Parameters
+    ----------
+    image
+        As it was read; its first channel decides.
+
+    Returns
+    -------
+    LabelMap
+        Region ``tissue``: voxels above the least value where at least a tenth of all voxels
+        has it (the background was cut away, as after skull stripping), else those above Otsu's
+        threshold, which leaves air and some dark tissue out.
+    """
+    first = image.data[0]
+    low = first.min()
+    inside = first > low
+    if 1 - inside.mean() < _MASKED and inside.any():
+        inside = first > threshold_otsu(first)
+    return LabelMap(inside[None].astype(np.uint8), image.grid, {1: "tissue"})

@@ -1,0 +1,1 @@
+"""Many cases together: statistics over saved tables."""
