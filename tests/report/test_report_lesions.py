@@ -115,7 +115,8 @@ def make(
             for c, one in zip(channels, cut, strict=True):
                 saliency.append(
                     (case, "net", name, method, c, "logit per intensity", max(0, one.max()),
-                     min(0, one.min()), one[inside[index]].mean(), np.abs(one).sum() / total, -0.4)
+                     min(0, one.min()), one[inside[index]].mean(), np.abs(one).sum() / total, 0.0,
+                     -0.4)
                 )  # fmt: skip
             beyond = distance - size
             for low, high in [(0.0, 0.0), *itertools.pairwise(EDGES)]:

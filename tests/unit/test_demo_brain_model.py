@@ -8,7 +8,13 @@ import torch
 from safetensors.torch import load_file
 
 from voxplain.demo import brain_train as training
-from voxplain.demo.brain import CHANNELS, brain_acquisition, brain_case, brain_model_path
+from voxplain.demo.brain import (
+    CHANNELS,
+    brain_acquisition,
+    brain_case,
+    brain_model_path,
+    brain_patient,
+)
 from voxplain.demo.brain_train import (
     TRAINING_SEEDS,
     UNSEEN_SEEDS,
@@ -46,7 +52,7 @@ def test_weights_fit_the_cards_network_and_are_small():
 
 def test_card_names_channels_classes_and_a_window_smaller_than_the_patient(model):
     assert model.info.class_names == ("background", "lesion")
-    assert model.info.channels == CHANNELS
+    assert tuple(read_card(brain_model_path() / CARD).input.channels) == CHANNELS
     shape = np.array(model.grid_of(brain_acquisition(900)).shape)
     assert (shape >= 1.3 * np.array(model.info.window.size)).all()
 
@@ -58,7 +64,7 @@ def test_shipped_numbers_are_of_unseen_patients_and_of_an_imperfect_network():
     assert not set(shipped["seeds"]) & set(TRAINING_SEEDS)
     assert shipped["true_positive_rate"] == pytest.approx(hit / (hit + missed), abs=1e-4)
     assert shipped["false_discovery_rate"] == pytest.approx(false / (hit + false), abs=1e-4)
-    assert 0.75 <= shipped["true_positive_rate"] <= 0.92
+    assert 0.7 <= shipped["true_positive_rate"] <= 0.9
     assert 0.1 <= shipped["false_discovery_rate"] <= 0.4
     assert shipped["dice"] >= 0.6
 
@@ -133,11 +139,14 @@ def test_windows_keep_image_and_labels_together_mirrored_or_not(share):
 
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
-def test_a_network_of_lesions_that_only_flair_sees_looks_at_flair(tmp_path):
+def test_a_network_trained_on_lesions_in_flair_alone_finds_none_in_mprage(tmp_path):
     only = ("flair",)
     train(tmp_path, BrainRecipe(steps=200), range(100, 110), channels_with_lesions=only)
     model = load_model(tmp_path)
     assert evaluate(model, [950, 951], channels_with_lesions=only)["true_positive_rate"] > 0.5
-    image, truth = training.brain_patient(950, channels_with_lesions=only)
-    blind = predict(model, image.with_data(image.data * np.array([0, 1])[:, None, None, None]))
-    assert (blind[truth.mask(1)] == 1).mean() < 0.1
+    found = {}
+    for shown in CHANNELS:
+        image, truth = brain_patient(950, channels_with_lesions=(shown,))
+        found[shown] = (predict(model, image)[truth.mask(1)] == 1).mean()
+    assert found["flair"] > 0.4
+    assert found["mprage"] < 0.05

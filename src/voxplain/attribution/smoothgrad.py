@@ -268,17 +268,31 @@ def jackknife_errors(question: Question, sums: list[MapSum]) -> NDArray[np.float
     total = sums[0].inner()[1].clone()
     for group in sums[1:]:
         total += group.inner()[1]
-    names = [target.name for target in question.targets]
     shares = []
     for group in sums:
-        regions = RegionSums(question.regions, names, question.pipeline.image.channels)
         box, values = group.inner()
-        if box is not None:
-            for t in range(len(names)):
-                regions.add(t, (total[t] - values[t]).numpy(), box)
-        shares.append(regions.shares())
+        shares.append(region_shares(question, box, total - values))
     n = len(sums)
     return np.asarray(np.sqrt((n - 1) * np.var(np.stack(shares), axis=0)))
+
+
+def region_shares(question: Question, box: Box | None, values: torch.Tensor) -> NDArray[np.float64]:
+    """Return the region shares of maps, (n_targets, n_regions, n_channels).
+
+    Parameters
+    ----------
+    question
+        Its regions and targets.
+    box, values
+        Part of the image, and maps there, (n_targets, n_channels, *box.shape); see
+        `MapSum.inner`.
+    """
+    names = [target.name for target in question.targets]
+    regions = RegionSums(question.regions, names, question.pipeline.image.channels)
+    if box is not None:
+        for t in range(len(names)):
+            regions.add(t, values[t].numpy(), box)
+    return np.asarray(regions.shares())
 
 
 def _check(n: int, noise: float, least: int = 1) -> None:

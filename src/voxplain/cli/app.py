@@ -15,6 +15,7 @@ from voxplain.cli import (
     explain,
     export,
     instances,
+    instances_study,
     layers,
     methods,
     report,
@@ -59,6 +60,9 @@ def _program(
 
 app.command(epilog=explain.EPILOG, no_args_is_help=True)(explain.explain)
 app.command(epilog=instances.EPILOG, no_args_is_help=True)(instances.instances)
+app.command(name="instances-study", epilog=instances_study.EPILOG, no_args_is_help=True)(
+    instances_study.instances_study
+)
 app.command(epilog=context.EPILOG, no_args_is_help=True)(context.context)
 app.command(epilog=response.EPILOG, no_args_is_help=True)(response.response)
 app.add_typer(data.app, name="data")

@@ -143,6 +143,14 @@ def explain(
             min=1, help="Windows in one pass. Default: chosen from free memory.", show_default=False
         ),
     ] = None,
+    checkpointing: Annotated[
+        bool,
+        typer.Option(
+            "--checkpointing",
+            help="Run blocks of the network forward again in each backward pass: less memory, "
+            "more time, the same result.",
+        ),
+    ] = False,
     save_maps: Annotated[
         bool | None,
         typer.Option(
@@ -202,7 +210,9 @@ def explain(
         regions=regions,
         case=case,
         seed=seed,
-        compute=Compute(device=device, precision=precision, batch_size=batch_size),
+        compute=Compute(
+            device=device, precision=precision, batch_size=batch_size, checkpointing=checkpointing
+        ),
         trust_code=trust_code or trust_bundle,
         model_settings=model_set or (),
     )

@@ -195,6 +195,14 @@ def instances(
             min=1, help="Windows in one pass. Default: chosen from free memory.", show_default=False
         ),
     ] = None,
+    checkpointing: Annotated[
+        bool,
+        typer.Option(
+            "--checkpointing",
+            help="Run blocks of the network forward again in each backward pass: less memory, "
+            "more time, the same result.",
+        ),
+    ] = False,
     report: Annotated[
         bool,
         typer.Option("--report/--no-report", help="Write report.html, a page that opens offline."),
@@ -245,12 +253,14 @@ def instances(
     unfinished = place / "unfinished"
     if restart:
         remove_parts(unfinished)
+    compute = Compute(
+        device=device, precision=precision, batch_size=batch_size, checkpointing=checkpointing
+    )
     with passes_bar(quiet) as progress:
         result = explain_lesions(
             loaded, volume, methods, truth=true, within=healthy, lesions=lesions,
             saliency=saliency, patient=patient, seed=seed, unfinished=unfinished,
-            compute=Compute(device=device, precision=precision, batch_size=batch_size),
-            progress=progress,
+            compute=compute, progress=progress,
         )  # fmt: skip
     with result_folder(place) as folder:
         result.save(folder)

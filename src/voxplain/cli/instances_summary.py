@@ -9,9 +9,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from voxplain.cli.summary import finding_lines
+from voxplain.cli.summary import finding_lines, tight_percent
 from voxplain.records.lesion_tables import LesionResult
-from voxplain.report.wording import number, percent, seconds, storage
+from voxplain.report.wording import number, seconds, storage
 
 _N_ROWS = 15
 
@@ -63,10 +63,10 @@ def _table(result: LesionResult) -> Table:
     for title in ("mm³", "probability", *heads):
         table.add_column(Text(title), justify="right")
     for row in result.instances.head(_N_ROWS).to_dict("records"):
-        cells = [number(row["volume_mm3"]), number(row["probability_mean"])]
+        cells = [number(row["volume_mm3"]), tight_percent(row["probability_mean"])]
         for channel in channels:
             one = first.loc[(row["instance"], channel)]
             cells += [number(one["peak_positive"]), number(one["peak_negative"])]
-            cells.append(percent(one["share"]).replace(" ", ""))
+            cells.append(tight_percent(one["share"]))
         table.add_row(Text(row["instance"]), row["type"], *map(Text, cells))
     return table

@@ -47,7 +47,7 @@ def print_summary(explanation: Explanation, folder: Path, files: Sequence[str]) 
             table.add_row(Text(target.name), number(target.score))
             continue
         rows = explanation.table.top(target.name, N_REGIONS)
-        shares = ", ".join(f"{name} {_percent(row.share)}" for name, row in rows.iterrows())
+        shares = ", ".join(f"{name} {tight_percent(row.share)}" for name, row in rows.iterrows())
         table.add_row(Text(target.name), number(target.score), Text(shares))
     if explanation.classes:
         console.print(Text(_verdict(explanation.classes)), soft_wrap=True)
@@ -74,7 +74,7 @@ def _verdict(classes: Sequence[ClassScore]) -> str:
     """Say what a classifier says: the likeliest classes, or the largest outputs."""
     first = sorted(classes, key=lambda score: -score.logit)[:N_CLASSES]
     said = ", ".join(
-        f"{s.name} {number(s.logit) if s.probability is None else _percent(s.probability)}"
+        f"{s.name} {number(s.logit) if s.probability is None else tight_percent(s.probability)}"
         for s in first
     )
     rest = len(classes) - len(first)
@@ -136,6 +136,6 @@ def print_estimate(estimate: Estimate, n_targets: int) -> None:
     console.print(Text("dry run: nothing was written"))
 
 
-def _percent(share: float) -> str:
+def tight_percent(share: float) -> str:
     """Share in percent, without the space where a line could break."""
     return percent(share).replace(" ", "")

@@ -22,7 +22,7 @@ _AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 @dataclass(frozen=True)
 class Compute:
-    """How to run the network. The result does not depend on `batch_size`.
+    """How to run the network. No result depends on `batch_size` or `checkpointing`.
 
     Parameters
     ----------
@@ -35,6 +35,9 @@ class Compute:
         Windows in one pass; None chooses it from the free memory.
     memory_format
         Layout of activations; ``auto`` is channels-last on CUDA under autocast, else contiguous.
+    checkpointing
+        Blocks of the network run forward again in each backward pass, and their activations are
+        not kept meanwhile: less memory, more time. See `voxplain.inference.checkpointing`.
 
     Raises
     ------
@@ -46,6 +49,7 @@ class Compute:
     precision: Precision = "float32"
     batch_size: int | None = None
     memory_format: MemoryFormat = "auto"
+    checkpointing: bool = False
 
     def __post_init__(self) -> None:
         for name, kind in (("precision", Precision), ("memory_format", MemoryFormat)):
@@ -105,8 +109,10 @@ class Compute:
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values, for provenance."""
-        return {**asdict(self), "device": str(self.torch_device())}
+        """Plain values, for provenance; without `checkpointing`, which moves no number."""
+        values = {**asdict(self), "device": str(self.torch_device())}
+        del values["checkpointing"]
+        return values
 
 
 @contextmanager

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 
 from voxplain.errors import ModelError
+from voxplain.inference.checkpointing import checkpointed
 from voxplain.inference.compute import (
     Compute,
     free_memory_bytes,
@@ -75,6 +76,9 @@ class Pipeline:
         Called with the number of passes just done.
     graph_bytes
         Memory of one window's graph (the tensors autograd keeps), once one has been run.
+    cotangents_at_once
+        Cotangents in one backward pass of `voxel_gradients`; None chooses it from the device
+        and its free memory; 1 once the network has failed with several.
     """
 
     def __init__(self, model: Model, image: Volume, compute: Compute) -> None:
@@ -93,6 +97,7 @@ class Pipeline:
         self.on_pass: Callable[[int], None] = lambda n: None
         self._batch_size = compute.batch_size
         self.graph_bytes: int | None = None
+        self.cotangents_at_once: int | None = None
         padded = np.full(
             (image.n_channels, *self.plan.padded_shape), settings.pad_value, image.data.dtype
         )
@@ -556,5 +561,6 @@ def open_pipeline(model: Model, image: Volume, compute: Compute) -> Iterator[Pip
     prepared = model.prepare(image)
     placed = frozen(model.module, compute, model.info.rank)
     faster = fixed_slopes(model.module)
-    with torch.inference_mode(False), kept_heap(), full_precision(), placed, faster:
+    smaller = checkpointed(model.module) if compute.checkpointing else nullcontext()
+    with torch.inference_mode(False), kept_heap(), full_precision(), placed, faster, smaller:
         yield Pipeline(model, prepared, compute)

@@ -196,12 +196,17 @@ class LesionCase:
         )
 
     def question(self, lesions: list[Lesion]) -> Question:
-        """Ask for the sum of the class's logits over each of some lesions."""
+        """Ask for the sum of the class's logits over each of some lesions.
+
+        The one region is the whole image, so that shares are those of the channels.
+        """
+        whole = np.zeros((1, *self.grid.shape), np.uint8)
+        regions = LabelMap(whole, self.grid, {0: "image"})
         targets = []
         for lesion in lesions:
             labels = LabelMap.of(lesion.on(self.grid.shape), self.grid, {1: lesion.name})
             targets.append(ClassTarget(self.class_name, Mask(labels), label=lesion.name))
-        question = Question(self.pipeline, targets, self.image.grid, self.noise)
+        question = Question(self.pipeline, targets, self.image.grid, self.noise, regions)
         question.prediction_logits = self.logits  # stitched once for all lesions
         return question
 

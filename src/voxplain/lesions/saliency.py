@@ -118,6 +118,14 @@ def explained(
     return found
 
 
+def _share_errors(outcome: Outcome, target: int, n_channels: int) -> list[float]:
+    """Return the errors of the channels' shares: 0 where nothing was drawn but noise."""
+    if outcome.share_errors is None:
+        return [0.0] * n_channels
+    (of_image,) = outcome.share_errors[target]
+    return [float(error) for error in of_image]
+
+
 def _remarks(
     question: Question, outcome: Outcome, values: torch.Tensor, label: str
 ) -> dict[str, list[Finding]]:

@@ -36,7 +36,7 @@ INSTANCES = (
 
 SALIENCY = (
     "case", "model", "instance", "method", "channel", "unit", "peak_positive", "peak_negative",
-    "mean_inside", "share", "peak_distance_mm",
+    "mean_inside", "share", "share_error", "peak_distance_mm",
 )  # fmt: skip
 """One row a lesion, method and channel of its map; see `voxplain.lesions.features`."""
 
