@@ -13,10 +13,16 @@ from typing import Any
 
 import torch
 
-from benchmarks import classes, lesion, memory, shapley
+from benchmarks import classes, instance, lesion, memory, shapley
 from voxplain.records.provenance import package_versions
 
-_MODULES = {"memory": memory, "lesion": lesion, "classes": classes, "shapley": shapley}
+_MODULES = {
+    "memory": memory,
+    "lesion": lesion,
+    "classes": classes,
+    "shapley": shapley,
+    "instance": instance,
+}
 _OUT = Path(__file__).parent / "RESULTS.json"
 
 
@@ -37,7 +43,19 @@ def demands(results: dict[str, Any]) -> dict[str, bool]:
         )
     if "segments" in results.get("shapley", {}):
         met.update(_shapley_demands(results["shapley"]))
+    if "instance" in results:
+        met.update(_instance_demands(results["instance"]))
     return met
+
+
+def _instance_demands(found: dict[str, Any]) -> dict[str, bool]:
+    typical = found["one window"]
+    return {
+        "one of many lesions at least 10 times faster": typical["speed_ratio"] >= 10,
+        "in at most 1/4 of the memory": typical["memory_ratio"] <= 0.25,
+        "with the same maximum within 1e-6": typical["relative_error"] <= 1e-6,
+        "at no more cost in a volume of twice the size": found["doubled"]["time_ratio"] <= 1.15,
+    }
 
 
 def _shapley_demands(found: dict[str, Any]) -> dict[str, bool]:

@@ -48,7 +48,7 @@ class GradientQuantile:
     -----
     Passes: one backward for each voxel (or part), window that holds it, and view; one forward
     for up to 16 voxels that lie in the same windows. Memory: the ⌈(1 − q)·(n − 1)⌉ + 1 largest
-    maps (or smallest, q < 1/2) on the target's reach, and 16 on the windows of a voxel. Where
+    maps (or smallest, q < 1/2) on the target's reach, and 4 to 16 on the windows of a voxel. Where
     voxels are drawn, four times more of the largest maps, each of three quarters of them, for
     the errors of the shares: the root of a jackknife's squared bias and variance over four
     groups of at least two drawn voxels, times √(1 − drawn/all).
@@ -134,7 +134,7 @@ class GradientMax:
     Passes: one backward for each noise copy, voxel, window that holds it, and view; one forward
     for up to 16 voxels, of whichever targets, that lie in the same windows; other targets than
     logits over a held mask also need their logits at each copy. Memory: two maps on the targets'
-    reach for each (18 where voxels are drawn), and 16 on the windows of a voxel.
+    reach for each (18 where voxels are drawn), and 4 to 16 on the windows of a voxel.
 
     The mask: the voxels where the target depends on the logits of the clean image, at every
     copy. Over drawn voxels the magnitude is a lower bound at each copy; the error of the shares

@@ -58,7 +58,7 @@ def instances_study(
         bool,
         typer.Option("--report/--no-report", help="Write report.html, a page that opens offline."),
     ] = True,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No summary.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print no summary.")] = False,
 ) -> None:
     """Compare true, false and missed lesions of many patients, and try to tell false ones.
 

@@ -82,6 +82,7 @@ def write_study_report(
         "model": provenance.model,
         "studied": [] if values is None else _studied(values),
         "features": [] if values is None else _features(values, tables.get("effects")),
+        "box_words": _box_words(tables.get("effects")),
         "has_values": values is not None,
         "detectors": _detectors(roc, pr, tables.get("detector")),
         "tables": [_table(name, table) for name, table in tables.items()],
@@ -103,39 +104,45 @@ def _studied(values: pd.DataFrame) -> list[str]:
         f"{_count(values['case'].nunique(), 'case')}, {_count(n_models, 'model')}, "
         f"{_count(len(methods), 'method')}{': ' if methods else ''}{', '.join(methods)}."
     ]
-    lesions = values.drop_duplicates(["model", "case", "instance"])
-    for model, part in lesions.groupby("model", sort=False):
-        counts = part["type"].value_counts()
-        n_controls = int(counts.get(_CONTROL, 0))
-        kinds = ", ".join(f"{counts[t]} {t}" for t in in_order(counts.index) if t != _CONTROL)
-        controls = f" and {_count(n_controls, 'healthy control region')}" if n_controls else ""
-        n = len(part) - n_controls
-        said.append(f"{model}: {_count(n, 'lesion')}{f' ({kinds})' if kinds else ''}{controls}.")
+    said += [f"{m}: {_counts(part)}." for m, part in values.groupby("model", sort=False)]
     return said
+
+
+def _counts(values: pd.DataFrame) -> str:
+    """Lesions by type, of one model."""
+    counts = values.drop_duplicates(["case", "instance"])["type"].value_counts()
+    n_controls = int(counts.get(_CONTROL, 0))
+    kinds = ", ".join(f"{counts[t]} {t}" for t in in_order(counts.index) if t != _CONTROL)
+    controls = f" and {_count(n_controls, 'healthy control region')}" if n_controls else ""
+    n = int(counts.sum()) - n_controls
+    return f"{_count(n, 'lesion')}{f' ({kinds})' if kinds else ''}{controls}"
 
 
 def _count(n: int, word: str) -> str:
     return f"{n} {word}" if n == 1 else f"{n} {word}s"
 
 
+def _box_words(effects: pd.DataFrame | None) -> str:
+    if effects is None or effects.empty:
+        return _BOX_WORDS
+    check_columns(effects, _EFFECTS, "effects")
+    return (
+        f"{_BOX_WORDS} δ: Cliff's delta, the chance that a TP lies above an FP less the chance "
+        f"that it lies below, with its {_level(effects)} interval by patient; p: Mann–Whitney, "
+        "Holm-corrected over all pairs of types, channels and features of the method; it takes "
+        "lesions for independent."
+    )
+
+
 def _features(values: pd.DataFrame, effects: pd.DataFrame | None) -> list[dict[str, Any]]:
     """Give a figure for each model and method."""
-    words = _BOX_WORDS
-    if effects is not None:
-        check_columns(effects, _EFFECTS, "effects")
-        level = f"{_level(effects)} " if len(effects) else ""
-        words += (
-            " δ: Cliff's delta, the chance that a TP lies above an FP less the chance that it "
-            f"lies below, with its {level}interval by patient; p: Mann–Whitney, Holm-corrected "
-            "over all pairs of types, channels and features of the method; it takes lesions for "
-            "independent."
-        )
     figures = []
     for names, part in values[values["feature"].isin(FEATURES)].groupby(_GROUP, sort=False):
         model, method = map(str, names)
         own = None
         if effects is not None:
             own = effects[(effects["model"] == model) & (effects["method"] == method)]
+        words = f"{_count(part['patient'].nunique(), 'patient')}, {_counts(part)}."
         figures.append(figure_of(f"{model}, {method}", words, feature_boxes(part, own)))
     return figures
 

@@ -50,8 +50,8 @@ class _Effect(NamedTuple):
     @property
     def words(self) -> str:
         ends = "" if np.isnan(self.low) else f" ({self.low:.2f} to {self.high:.2f})"
-        chance = "" if np.isnan(self.p) else f", p {number(self.p, 2)}"
-        return f"TP over FP: δ {self.delta:.2f}{ends}{chance}".replace("-", "−")
+        chance = "not tested" if np.isnan(self.p) else f"p {number(self.p, 2)}"
+        return f"TP over FP: δ {self.delta:.2f}{ends}\n{chance}".replace("-", "−")
 
 
 def feature_boxes(values: pd.DataFrame, effects: pd.DataFrame | None = None) -> Drawing:
@@ -79,7 +79,7 @@ def feature_boxes(values: pd.DataFrame, effects: pd.DataFrame | None = None) -> 
     features = [name for name in FEATURES if (values["feature"] == name).any()]
     types = in_order(values["type"])
     width = max(2.7, 0.55 * len(types) + 1.0) * len(features)
-    figure = blank(min(10.8, max(4.6, width)), 2.75 * len(channels))
+    figure = blank(min(10.8, max(4.6, width)), 2.9 * len(channels))
     panels = figure.subplots(len(channels), len(features), squeeze=False)
     table: list[tuple[object, ...]] = []
     for axes, (channel, feature) in zip(
@@ -95,7 +95,7 @@ def feature_boxes(values: pd.DataFrame, effects: pd.DataFrame | None = None) -> 
         _draw_boxes(axes, samples)
         title = f"{channel}, {FEATURES[feature]}"
         axes.set_title(
-            title, loc="left", fontsize=9, color=INK, parse_math=False, pad=20 if effect else 6
+            title, loc="left", fontsize=9, color=INK, parse_math=False, pad=31 if effect else 6
         )
         if effect is not None:
             axes.text(
@@ -155,8 +155,13 @@ def detector_curves(roc: pd.DataFrame, pr: pd.DataFrame, detector: pd.DataFrame)
     """
     known = detector[detector["auroc"].notna()]
     colours = _colours(list(known["predictor"]))
-    figure = blank(9.2, 4.4 + 0.2 * len(known))
-    left, right = figure.subplots(1, 2)
+    height = 5.0 + 0.2 * len(known)
+    figure = blank(9.6, height)
+    # tight_layout does not see that equal axes shrink; the legends take what is below them
+    below = (height - 4.45) / height
+    left, right = figure.subplots(
+        1, 2, gridspec_kw={"left": 0.07, "right": 0.99, "bottom": below, "top": 0.94, "wspace": 0.2}
+    )
     for axes in (left, right):
         frame_axes(axes)
         axes.set_xlim(-0.02, 1.02)
@@ -186,7 +191,6 @@ def detector_curves(roc: pd.DataFrame, pr: pd.DataFrame, detector: pd.DataFrame)
         axes.set_ylabel(y, fontsize=8.5, color=MUTED)
         said = [f"{r['predictor']}: {_quality(r, key, ends)}" for r in records]
         _legend(axes, list(colours.values()), said, _chance(key, known))
-    figure.tight_layout(w_pad=2.4)
     return Drawing(figure, _points(roc, pr, list(colours)))
 
 
