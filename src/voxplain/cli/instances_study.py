@@ -75,7 +75,7 @@ def instances_study(
     from voxplain.cli.job import result_folder
     from voxplain.report.study_page import write_study_report
     from voxplain.study.error_detector import error_detector
-    from voxplain.study.feature_values import FEATURES
+    from voxplain.study.feature_values import FEATURES, feature_values
     from voxplain.study.gather import gather
     from voxplain.study.lesion_statistics import lesion_statistics
 
@@ -92,7 +92,14 @@ def instances_study(
         if report:
             shown = ("detector", "effects", "tests", "mixed", "distributions")
             write_study_report(
-                {name: tables[name] for name in shown}, folder / "report.html", provenance
+                {name: tables[name] for name in shown},
+                folder / "report.html",
+                provenance,
+                values=feature_values(
+                    instances, saliency, features=feature or FEATURES, methods=method
+                ),
+                roc=tables["roc"],
+                pr=tables["pr"],
             )
         files = sorted(file.name for file in folder.iterdir())
     if not quiet:

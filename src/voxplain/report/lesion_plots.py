@@ -52,7 +52,7 @@ def peak_boxes(rows: pd.DataFrame, unit: str) -> Drawing:
             quartiles = np.quantile(values, [0.25, 0.5, 0.75]) if len(values) else [np.nan] * 3
             table.append((channel, feature, kind, len(values), *quartiles))
             if len(values):
-                _box(axes, values, at, style(kind).colour)
+                draw_box(axes, values, at, style(kind).colour)
         axes.axhline(0.0, color=MUTED, linewidth=0.7)
         axes.set_xlim(-0.6, len(types) - 0.4)
         counts = [int(((rows["channel"] == channel) & (rows["type"] == t)).sum()) for t in types]
@@ -71,7 +71,8 @@ def peak_boxes(rows: pd.DataFrame, unit: str) -> Drawing:
     return Drawing(figure, pd.DataFrame(table, columns=names))
 
 
-def _box(axes: Axes, values: np.ndarray, at: int, colour: str) -> None:
+def draw_box(axes: Axes, values: np.ndarray, at: int, colour: str) -> None:
+    """Draw a box of quartiles at a place along x, from three values on, and every value."""
     if len(values) > 2:
         axes.boxplot(
             [values], positions=[at], widths=0.56, showfliers=False, patch_artist=True,

@@ -75,16 +75,26 @@ def write_study_report(
     OutputError
         If the file cannot be written.
     """
+    effects, detector = tables.get("effects"), tables.get("detector")
+    if values is not None:
+        check_columns(values, VALUES, "feature_values")
+        if effects is not None:
+            check_columns(effects, _EFFECTS, "effects")
+    if detector is not None and roc is not None and pr is not None:
+        for table, names, title in (
+            (roc, _ROC, "roc"), (pr, _PR, "pr"), (detector, _DETECTOR, "detector"),
+        ):  # fmt: skip
+            check_columns(table, names, title)
     page = {
         "template": "lesions_study.html.j2",
         "styles": ("lesions.css",),
         "case": provenance.case,
         "model": provenance.model,
         "studied": [] if values is None else _studied(values),
-        "features": [] if values is None else _features(values, tables.get("effects")),
-        "box_words": _box_words(tables.get("effects")),
+        "features": [] if values is None else _features(values, effects),
+        "box_words": "" if values is None else _box_words(effects),
         "has_values": values is not None,
-        "detectors": _detectors(roc, pr, tables.get("detector")),
+        "detectors": _detectors(roc, pr, detector),
         "tables": [_table(name, table) for name, table in tables.items()],
         "provenance": provenance_rows(provenance),
         "version": provenance.versions.get("voxplain", ""),
@@ -94,7 +104,6 @@ def write_study_report(
 
 def _studied(values: pd.DataFrame) -> list[str]:
     """Sentences that say what was studied."""
-    check_columns(values, VALUES, "feature_values")
     if values.empty:
         return ["No lesion was studied."]
     methods = [str(m) for m in dict.fromkeys(values["method"]) if m != NO_MAP]
@@ -125,7 +134,6 @@ def _count(n: int, word: str) -> str:
 def _box_words(effects: pd.DataFrame | None) -> str:
     if effects is None or effects.empty:
         return _BOX_WORDS
-    check_columns(effects, _EFFECTS, "effects")
     return (
         f"{_BOX_WORDS} δ: Cliff's delta, the chance that a TP lies above an FP less the chance "
         f"that it lies below, with its {_level(effects)} interval by patient; p: Mann–Whitney, "
@@ -153,9 +161,6 @@ def _detectors(
     """Give for each model and method its curves, and why some are missing."""
     if roc is None or pr is None or detector is None:
         return []
-    check_columns(roc, _ROC, "roc")
-    check_columns(pr, _PR, "pr")
-    check_columns(detector, _DETECTOR, "detector")
     parts = []
     for names, own in detector.groupby(_GROUP, sort=False):
         points, steps = (

@@ -13,14 +13,14 @@ from matplotlib.lines import Line2D
 from voxplain.report.colours import INK
 from voxplain.report.drawing import MUTED, Drawing, blank
 from voxplain.report.lesion_figure import frame_axes
-from voxplain.report.lesion_plots import _box
+from voxplain.report.lesion_plots import draw_box
 from voxplain.report.lesion_types import in_order, style
-from voxplain.report.wording import number, percent
+from voxplain.report.wording import number
 
 FEATURES = {
     "peak_positive": "largest positive value",
     "peak_negative": "largest negative value",
-    "share": "share inside",
+    "share": "share of the channel",
 }
 """Features that are drawn, in their order, and their words."""
 
@@ -99,10 +99,12 @@ def feature_boxes(values: pd.DataFrame, effects: pd.DataFrame | None = None) -> 
         )
         if effect is not None:
             axes.text(
-                0, 1.03, effect.words, transform=axes.transAxes, fontsize=8, color=MUTED,
+                0, 1.04, effect.words, transform=axes.transAxes, fontsize=8, color=MUTED,
                 parse_math=False,
             )  # fmt: skip
-        unit = "share of the whole map" if feature == "share" else str(own["unit"].iloc[0])
+        unit = (
+            "share of Σ|values| of all channels" if feature == "share" else str(own["unit"].iloc[0])
+        )
         axes.set_ylabel(unit, fontsize=8.5, color=MUTED, parse_math=False)
     figure.tight_layout(w_pad=1.6, h_pad=1.4)
     return Drawing(figure, pd.DataFrame(table, columns=list(_BOXES)))
@@ -112,7 +114,7 @@ def _draw_boxes(axes: Axes, samples: dict[str, np.ndarray]) -> None:
     frame_axes(axes)
     for at, (kind, sample) in enumerate(samples.items()):
         if len(sample):
-            _box(axes, sample, at, style(kind).colour)
+            draw_box(axes, sample, at, style(kind).colour)
     axes.axhline(0.0, color=MUTED, linewidth=0.7)
     axes.set_xlim(-0.6, len(samples) - 0.4)
     names = [f"{kind}\n{len(sample)}" for kind, sample in samples.items()]
@@ -155,10 +157,10 @@ def detector_curves(roc: pd.DataFrame, pr: pd.DataFrame, detector: pd.DataFrame)
     """
     known = detector[detector["auroc"].notna()]
     colours = _colours(list(known["predictor"]))
-    height = 5.0 + 0.2 * len(known)
+    height = 5.5 + 0.2 * len(known)
     figure = blank(9.6, height)
     # tight_layout does not see that equal axes shrink; the legends take what is below them
-    below = (height - 4.45) / height
+    below = (height - 4.4) / height
     left, right = figure.subplots(
         1, 2, gridspec_kw={"left": 0.07, "right": 0.99, "bottom": below, "top": 0.94, "wspace": 0.2}
     )
@@ -180,17 +182,18 @@ def detector_curves(roc: pd.DataFrame, pr: pd.DataFrame, detector: pd.DataFrame)
         precision = [*points["precision"].head(1), *points["precision"]]
         right.plot(recall[-len(precision) :], precision, drawstyle="steps-pre", **line)
     records = known.to_dict("records")
-    for axes, title, x, y, key, ends in (
+    for axes, title, x, y, key, ends, words in (
         (left, "ROC", "false alarms, share of true positives", "hits, share of false positives",
-         "auroc", "auroc"),
+         "auroc", "auroc", "AUROC"),
         (right, "Precision and recall", "recall, share of false positives found",
-         "precision, share of those found that are false", "precision_average", "precision"),
+         "precision, share of those found that are false", "precision_average", "precision",
+         "average precision"),
     ):  # fmt: skip
         axes.set_title(title, loc="left", fontsize=10, color=INK)
         axes.set_xlabel(x, fontsize=8.5, color=MUTED)
         axes.set_ylabel(y, fontsize=8.5, color=MUTED)
         said = [f"{r['predictor']}: {_quality(r, key, ends)}" for r in records]
-        _legend(axes, list(colours.values()), said, _chance(key, known))
+        _legend(axes, list(colours.values()), [*said, _chance(key, known)], words)
     return Drawing(figure, _points(roc, pr, list(colours)))
 
 
@@ -209,16 +212,17 @@ def _quality(row: dict[Any, Any], key: str, ends: str) -> str:
 def _chance(key: str, known: pd.DataFrame) -> str:
     if key == "auroc":
         return "chance: 0.50"
-    shares = ", ".join(percent(float(p)) for p in known["prevalence"].unique())
+    shares = ", ".join(f"{p:.2f}" for p in known["prevalence"].unique())
     return f"chance: {shares}, the share of false positives"
 
 
-def _legend(axes: Axes, colours: Sequence[str], said: Sequence[str], chance: str) -> None:
+def _legend(axes: Axes, colours: Sequence[str], said: Sequence[str], title: str) -> None:
     lines = [Line2D([], [], color=colour, linewidth=1.7) for colour in colours]
     dashes = Line2D([], [], color=MUTED, linewidth=0.9, linestyle=(0, (4, 3)))
     legend = axes.legend(
-        [*lines, dashes], [*said, chance], fontsize=8.5, frameon=False, labelcolor=INK,
-        loc="upper left", bbox_to_anchor=(-0.02, -0.14), borderaxespad=0.0,
+        [*lines, dashes], said, title=f"{title} (interval)", fontsize=8.5, title_fontsize=8.5,
+        alignment="left", frameon=False, labelcolor=INK, loc="upper left",
+        bbox_to_anchor=(-0.02, -0.13), borderaxespad=0.0,
     )  # fmt: skip
     for text in legend.get_texts():
         text.set_parse_math(False)
