@@ -247,7 +247,7 @@ def cubes(n_reference: int) -> dict[str, Any]:
         return float(np.linalg.norm(found - reference[row]) / np.linalg.norm(reference[row]))
 
     captum_error = error(captum_values)
-    own_error, own_s, n = np.inf, 0.0, 320
+    own_error, own_s, n = np.inf, 0.0, 400
     while own_error > captum_error and n < n_reference:
         found, _, own_s = ours(n, 2)
         own_error = error(found[row])
@@ -299,7 +299,7 @@ def _one_run(what: str) -> int:
     return peak_memory_bytes(torch.device("cpu"))
 
 
-def main(n_timed: int = 3, n_reference: int = 1280) -> dict[str, Any]:
+def main(n_timed: int = 3, n_reference: int = 1600) -> dict[str, Any]:
     """Run all three."""
     if not SHARED.exists():
         return {"skipped": f"no folder {SHARED.name} beside the repository"}

@@ -127,8 +127,8 @@ def test_a_killed_run_goes_on_or_is_thrown_away(brain, voxplain, monkeypatch):
     assert whole.exit_code == 0, whole.output
     monkeypatch.setattr(explain, "explained", dies)
     assert voxplain(*words, "--out", "out").exit_code == 2
-    left = {file.name for file in Path("out").iterdir()}
-    assert left == {"unfinished"}
+    assert {file.name for file in Path("out").iterdir()} == {"unfinished"}
+    assert len(list(Path("out/unfinished").glob("*.part.json"))) > 0
     monkeypatch.setattr(explain, "explained", original)
     other = voxplain(*words, "--out", "out", "--seed", "4")
     assert other.exit_code == 2
@@ -145,6 +145,40 @@ def test_a_killed_run_goes_on_or_is_thrown_away(brain, voxplain, monkeypatch):
     assert voxplain(*words, "--out", "new").exit_code == 2
     monkeypatch.setattr(explain, "explained", original)
     assert voxplain(*words, "--out", "new", "--seed", "4", "--restart").exit_code == 0
+
+
+def test_a_method_may_come_with_several_settings(brain, voxplain):
+    words = (*BASE, "--no-report", "--method", "smoothgrad:n=1", "--method", "smoothgrad:n=2")
+    assert voxplain(*words, "--out", "out").exit_code == 0
+    labels = list(pd.read_csv("out/saliency.csv")["method"].unique())
+    assert labels == ["smoothgrad:n=1", "smoothgrad:n=2"]
+    assert len(LesionResult.load("out").maps) == 6
+    twice = voxplain(*words, "--method", "smoothgrad:n=2", "--out", "twice")
+    assert twice.exit_code == 2
+    assert "smoothgrad:n=2 is given twice" in twice.output
+
+
+def test_whole_maps_lie_beside_the_crops(brain, voxplain):
+    assert voxplain(*QUICK, "--maps", "full", "--out", "out").exit_code == 0
+    assert read_image("out/full/P1_gradient.nii.gz").grid.matches(GRID)
+    known = json.loads(Path("out/provenance.json").read_text())
+    assert "full/P1_gradient.nii.gz" in known["files"]
+    assert voxplain(*QUICK, "--out", "out").exit_code == 0
+    assert not Path("out/full").exists()
+
+
+def test_names_of_labels_beside_the_truth_do_not_matter(brain, voxplain):
+    Path("labels.json").write_text('{"lesion": 1}')
+    done = voxplain(*QUICK, "--truth", "truth.nii.gz", "--out", "out")
+    assert done.exit_code == 0, done.output
+
+
+def test_an_output_that_is_a_file_is_said_plainly(brain, voxplain):
+    Path("out").write_text("mine")
+    done = voxplain(*QUICK, "--out", "out")
+    assert done.exit_code == 2
+    assert "voxplain: cannot write" in done.output
+    assert Path("out").read_text() == "mine"
 
 
 def test_no_lesion_is_said(brain, voxplain):

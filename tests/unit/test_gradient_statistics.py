@@ -277,7 +277,10 @@ def test_a_mean_is_the_sum_over_the_number_of_voxels() -> None:
     for method in (GradientMax(voxels=9), GradientQuantile(n=9)):
         total, mean = (
             explain(model, image, target, method, compute=DOUBLE)[target.name].values
-            for target in (ClassTarget("class_1", Mask(LESION)), TARGETS["mean"])
+            for target in (
+                ClassTarget("class_1", Mask(LESION), label="lesion"),  # names decide the draw
+                ClassTarget("class_1", Mask(LESION), reduction="mean", label="lesion"),
+            )
         )
         np.testing.assert_allclose(45 * mean, total, atol=1e-12)
 

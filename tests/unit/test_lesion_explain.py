@@ -28,6 +28,7 @@ from voxplain.lesions.groups import groups_of
 from voxplain.lesions.saliency import SaliencySettings
 from voxplain.lesions.unfinished import remove_parts
 from voxplain.models import Model, wrap
+from voxplain.records import Attribution
 from voxplain.records.lesion_tables import LesionResult
 from voxplain.space.labelmap import LabelMap
 from voxplain.space.volume import Volume
@@ -168,19 +169,54 @@ def test_mirrored_copies_and_folds_are_explained_together() -> None:
         )
 
 
-def test_maps_lie_where_the_lesion_lies() -> None:
-    result = run({"average": Gradient()}, saliency=SaliencySettings(crop_mm=3.0))
-    full = run({"average": Gradient()}, saliency=SaliencySettings(maps="full"))
-    for row in result.instances.to_dict("records"):
-        found, whole = (
-            result.maps[row["instance"], "average"],
-            full.maps[row["instance"], "average"],
-        )
-        assert whole.grid.matches(GRID)
-        start = np.rint(GRID.to_index(found.grid.to_world([0, 0, 0]))).astype(int)
-        part = tuple(slice(a, a + n) for a, n in zip(start, found.grid.shape, strict=True))
-        np.testing.assert_array_equal(found.values, whole.values[(slice(None), *part)])
-        assert np.abs(whole.values).max() == np.abs(found.values).max()
+def test_maps_lie_where_the_lesion_lies(tmp_path: Path) -> None:
+    volume, truth = image()
+    # the model works on a grid turned round, and twice as fine along one axis
+    turned = wrap(
+        Bright(), classes=("background", "lesion"), channels=("flair", "mprage"), window=WINDOW,
+        orientation="LPS", spacing=[0.7, 0.55, 2.3], activation="softmax", check=False,
+    )  # fmt: skip
+    for number, one in enumerate((model(), turned)):
+        place = tmp_path / str(number)
+        result = explain_lesions(
+            one, volume, {"average": Gradient()}, truth=truth, compute=DOUBLE, unfinished=place,
+            saliency=SaliencySettings(crop_mm=3.0, maps="full"),
+        )  # fmt: skip
+        for row in result.instances.to_dict("records"):
+            name = row["instance"]
+            found = result.maps[name, "average"]
+            whole = Attribution.load(place / "full" / f"{name}_average")
+            assert whole.grid.matches(GRID)
+            # the strongest voxel of each lies at one place in the patient
+            tops = [
+                m.grid.to_world(np.unravel_index(np.abs(m.values[0]).argmax(), m.grid.shape))
+                for m in (found, whole)
+            ]
+            assert np.linalg.norm(tops[0] - tops[1]) <= 2.4
+            if number == 0:
+                start = np.rint(GRID.to_index(found.grid.to_world([0, 0, 0]))).astype(int)
+                part = tuple(slice(a, a + n) for a, n in zip(start, found.grid.shape, strict=True))
+                np.testing.assert_array_equal(found.values, whole.values[(slice(None), *part)])
+    with pytest.raises(LabelError, match="give a folder"):
+        run({"average": Gradient()}, saliency=SaliencySettings(maps="full"))
+
+
+def test_drawn_voxels_tell_an_error_and_are_the_same_in_any_group() -> None:
+    drawn = {"max": GradientMax(voxels=20)}
+    large = LesionSettings(threshold=0.05)
+    result = run(drawn, lesions=large)
+    frame = result.saliency.merge(result.instances[["instance", "n_voxels"]])
+    assert (frame.loc[frame["n_voxels"] <= 20, "share_error"] == 0).all()
+    assert (frame.loc[frame["n_voxels"] > 20, "share_error"] > 0).any()
+    exact = run({"max": GradientMax()}, lesions=large)
+    assert (exact.saliency["share_error"] == 0).all()
+    _, truth = image()
+    kept = truth.layers[0].copy()
+    kept[10:12, 2:4, 15:17] = 0  # without the missed lesion
+    fewer = run(drawn, truth=LabelMap.of(kept, GRID), lesions=large)
+    both = fewer.saliency.merge(result.saliency, on=["instance", "channel"], suffixes=("", "_all"))
+    assert len(both) == 6
+    np.testing.assert_allclose(both["peak_positive"], both["peak_positive_all"], rtol=1e-12)
 
 
 def test_flair_only_network_has_no_share_of_mprage() -> None:
@@ -346,12 +382,48 @@ def test_a_stopped_run_goes_on_where_it_was(tmp_path: Path) -> None:
     assert (tmp_path / "mine").is_dir()
 
 
+def test_parts_of_another_truth_or_plan_are_not_taken(tmp_path: Path) -> None:
+    volume, truth = image()
+    methods, place = {"g": Gradient()}, tmp_path / "unfinished"
+    given = {"compute": DOUBLE, "unfinished": place}
+    explain_lesions(model(), volume, methods, truth=truth, **given)
+    other = truth.layers[0].copy()
+    other[10:12, 2:4, 15:17] = 0
+    other[10:12, 2:6, 15:16] = 255  # as many voxels, at the same start
+    with pytest.raises(OutputError, match="another lesions, truth_sha256"):
+        explain_lesions(model(), volume, methods, truth=LabelMap.of(other, GRID), **given)
+    # parts whose plan is gone belong to nobody
+    (place / "plan.json").unlink()
+    recorder = Recorder(Bright())
+    explain_lesions(model(recorder), volume, methods, truth=truth, seed=9, **given)
+    assert recorder.n_windows > 40
+    # two labels of one file name are two sets of parts
+    result = explain_lesions(
+        model(), volume, {"a b": Gradient(), "a_b": SmoothGrad(n=1, noise=0.5)}, truth=truth,
+        compute=DOUBLE, unfinished=tmp_path / "two",
+    )  # fmt: skip
+    again = explain_lesions(
+        model(), volume, {"a b": Gradient(), "a_b": SmoothGrad(n=1, noise=0.5)}, truth=truth,
+        compute=DOUBLE, unfinished=tmp_path / "two",
+    )  # fmt: skip
+    pd.testing.assert_frame_equal(again.saliency, result.saliency)
+    result.save(tmp_path)
+    assert set(LesionResult.load(tmp_path).maps) == set(result.maps)
+
+
 def test_no_lesion_is_a_result() -> None:
     volume = Volume(np.zeros((2, *GRID.shape), np.float32), GRID)
     result = explain_lesions(model(), volume, {"average": Gradient()}, compute=DOUBLE)
     assert len(result.instances) == len(result.saliency) == len(result.shells) == 0
     (finding,) = result.findings
     assert (finding.code, finding.outcome) == ("VX108", "not applicable")
+    everywhere = LabelMap.of(np.ones(GRID.shape, bool), GRID)
+    result = explain_lesions(
+        model(), volume, {"average": Gradient()}, compute=DOUBLE, within=everywhere,
+        lesions=LesionSettings(controls=1),
+    )  # fmt: skip
+    assert list(result.instances["type"]) == ["TN"]
+    assert [f.code for f in result.findings] == ["VX108"]
 
 
 def test_truth_on_another_grid_is_taken_in_space_and_told() -> None:
@@ -370,6 +442,19 @@ def test_truth_on_another_grid_is_taken_in_space_and_told() -> None:
         model(), volume, {"average": Gradient()}, truth=LabelMap.of(labels, coarse), compute=DOUBLE
     )
     assert result.findings[0].code == "VX109"
+    # the same grid, but a model whose voxels are coarser than the lesions
+    small = np.zeros(GRID.shape, np.uint8)
+    small[2, 3, 4] = small[9, 12, 3] = 1
+    coarse_model = wrap(
+        Bright(), classes=("background", "lesion"), channels=("flair", "mprage"), window=WINDOW,
+        spacing=[4.0, 4.0, 9.0], activation="softmax", check=False,
+    )  # fmt: skip
+    result = explain_lesions(
+        coarse_model, volume, {"average": Gradient()}, truth=LabelMap.of(small, GRID)
+    )
+    said = {f.code: f.evidence for f in result.findings}
+    assert "of its 2 lesions kept none" in said["VX109"]
+    assert "0 of its 2" not in said["VX109"]
 
 
 def test_no_truth_no_types() -> None:

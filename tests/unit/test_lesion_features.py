@@ -6,9 +6,11 @@ import numpy as np
 import pytest
 
 from voxplain.lesions.features import border_distance_mm, map_features, shell_features
+from voxplain.lesions.tissue import tissue_mask
 from voxplain.regions.lesion import Lesion
 from voxplain.space.box import Box
 from voxplain.space.grid import Grid
+from voxplain.space.volume import Volume
 from voxplain.testing.phantoms import oblique_grid
 
 GRID = oblique_grid((9, 10, 12))
@@ -111,3 +113,28 @@ def test_a_shell_outside_of_the_image_is_empty() -> None:
     rows = shell_features(values, Box.whole(grid.shape), "a", lesion, grid, (0.0, 2.0))
     assert [row["n_voxels"] for row in rows] == [64, 0]
     assert np.isnan(rows[1]["mean"])
+
+
+def test_not_a_number_is_not_lost() -> None:
+    lesion, _ = random_lesion(6)
+    values = -np.ones((2, *GRID.shape))
+    values[0, 1, 2, 3] = np.nan
+    bad, good = map_features(values, Box.whole(GRID.shape), "ab", lesion, GRID)
+    for name in ("peak_positive", "peak_negative", "share", "peak_distance_mm"):
+        assert np.isnan(bad[name]), name
+    assert good["peak_negative"] == -1.0
+
+
+@pytest.mark.parametrize("kind", ["stripped", "z-scored", "with a skull"])
+def test_tissue_of_an_image_without_a_mask(kind: str) -> None:
+    rng = np.random.default_rng(0)
+    distance = np.sqrt(((np.indices(GRID.shape).T - [4, 4.5, 5.5]) ** 2).sum(-1)).T
+    head = distance < 4.4
+    data = np.where(head, rng.normal(100, 20, GRID.shape), 0.0)
+    if kind == "z-scored":
+        data[head] = (data[head] - data[head].mean()) / data[head].std()
+    elif kind == "with a skull":
+        data += np.abs(rng.normal(0, 4, GRID.shape))
+    image = Volume(data[None].astype(np.float32), GRID)
+    found = tissue_mask(image).mask("tissue")
+    assert np.mean(found == head) > 0.98

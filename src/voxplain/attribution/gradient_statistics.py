@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -203,9 +204,13 @@ class GradientMax:
 
 
 def _drawn(question: Question, t: int, voxels: Unit, n: int) -> Units:
-    """Units of one voxel each: `n` of them drawn, in the order of drawing, or all."""
+    """Units of one voxel each: `n` of them drawn, in the order of drawing, or all.
+
+    The draw goes by the target's name, so that it is the same whichever others are asked.
+    """
     n_all = len(voxels)
     if 0 < n < n_all:
-        rng = question.noise.generator(_STREAM, t)
+        name = question.targets[t].name.encode()
+        rng = question.noise.generator(_STREAM, zlib.crc32(name))
         voxels = voxels[rng.choice(n_all, n, replace=False)]
     return [voxel[None] for voxel in voxels], n_all

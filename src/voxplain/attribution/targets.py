@@ -13,7 +13,7 @@ import torch
 
 from voxplain.attribution.bound import BoundCombination, BoundFunction, BoundScore, BoundTarget
 from voxplain.attribution.scores import SCORES, Score, check_score
-from voxplain.attribution.where import Everywhere, Instance, Mask, Predicted, Voxel, Where
+from voxplain.attribution.where import Everywhere, Instance, Mask, Placed, Predicted, Voxel, Where
 from voxplain.errors import TargetError
 from voxplain.space.labelmap import nearest
 
@@ -156,7 +156,7 @@ class ClassTarget:
         where = self.where
         if isinstance(where, Everywhere):
             return torch.ones(grid.shape, dtype=torch.bool)
-        if isinstance(where, Mask):
+        if isinstance(where, (Mask, Placed)):
             return torch.from_numpy(where.on(grid))
         if isinstance(where, Voxel):
             return torch.from_numpy(where.on(grid, question.image_grid))

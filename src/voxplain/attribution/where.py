@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from voxplain.errors import TargetError
 from voxplain.regions.instances import instances
+from voxplain.space.box import Box
 from voxplain.space.grid import Grid
 from voxplain.space.labelmap import LabelMap
 from voxplain.space.resample import resample_labels
@@ -72,6 +73,34 @@ class Mask:
         return np.asarray(mask)
 
 
+@dataclass(frozen=True, eq=False)
+class Placed:
+    """A region on the model's own grid: nothing is resampled.
+
+    Parameters
+    ----------
+    box
+        In voxels of the model's grid.
+    mask
+        (*box.shape) truth values.
+    name
+        Word for it in tables.
+    """
+
+    box: Box
+    mask: NDArray[np.bool_]
+    name: str = "mask"
+
+    def __str__(self) -> str:
+        return self.name
+
+    def on(self, grid: Grid) -> NDArray[np.bool_]:
+        """Return the region as a mask on the model's grid."""
+        whole = np.zeros(grid.shape, bool)
+        whole[self.box.slices] = self.mask
+        return whole
+
+
 @dataclass(frozen=True)
 class Voxel:
     """One voxel, by its index in the image file.
@@ -126,4 +155,4 @@ class Instance:
         return found.mask(self.number)
 
 
-Where = Predicted | Everywhere | Mask | Voxel | Instance
+Where = Predicted | Everywhere | Mask | Placed | Voxel | Instance

@@ -230,8 +230,8 @@ def context(
         )
     settings = LesionSettings(class_name=class_, threshold=threshold)
     volume = read_image(image, name=case)
-    true = None if truth is None else read_labels(truth)
-    healthy = None if within is None else read_labels(within)
+    true = None if truth is None else read_labels(truth, names={})
+    healthy = None if within is None else read_labels(within, names={})
     options = settings_of(model_set or (), "--model-set")
     loaded = [
         checked_model(load_model(one, trust_code=trust_code, **options), class_, volume, image)

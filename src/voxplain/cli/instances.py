@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from voxplain.attribution.method import Method
 
 Precision = Literal["float32", "float64", "bf16", "fp16"]
@@ -63,8 +65,8 @@ def instances(
         Path | None,
         typer.Option(
             metavar="FILE",
-            help="Mask where control regions may lie. Default: what is not background in the "
-            "first channel.",
+            help="Mask where control regions may lie; give one for CT. Default: what is not "
+            "background in the first channel.",
             show_default=False,
         ),
     ] = None,
@@ -136,7 +138,8 @@ def instances(
     maps: Annotated[
         Maps,
         typer.Option(
-            help="Keep a lesion's maps around it (crop), on the image's whole grid (full), or not."
+            help="Keep a lesion's maps around it (crop), beside them the whole maps on the image's "
+            "grid (full), or none."
         ),
     ] = "crop",
     n_maps: Annotated[
@@ -161,7 +164,7 @@ def instances(
         str | None,
         typer.Option(
             metavar="NAME",
-            help="Name of the case in tables and reports. Default: the file's name.",
+            help="Name of the case in tables and reports, never a patient's. Default: the file's.",
             show_default=False,
         ),
     ] = None,
@@ -229,13 +232,13 @@ def instances(
     from voxplain.lesions.case import LesionSettings, lesion_model
     from voxplain.lesions.explain import explain_lesions
     from voxplain.lesions.saliency import SaliencySettings
-    from voxplain.lesions.unfinished import remove_parts
+    from voxplain.lesions.unfinished import remove_parts, take_full_maps
     from voxplain.models import load_model
     from voxplain.records.archive import slugs
     from voxplain.report import write_lesion_report
     from voxplain.space import read_image, read_labels
 
-    methods = dict(map(_method, method or ("smoothgrad:n=8,noise=0.05", "gradient_max")))
+    methods = _methods(method or ("smoothgrad:n=8,noise=0.05", "gradient_max"))
     lesions = LesionSettings(
         class_name=class_, threshold=threshold, neighbours=neighbours, min_voxels=min_voxels,
         min_mm3=min_mm3, rule=rule, rule_threshold=rule_threshold, controls=controls,
@@ -243,8 +246,8 @@ def instances(
     )  # fmt: skip
     saliency = SaliencySettings(edges_mm=_edges(shell), maps=maps, n_maps=n_maps)
     volume = read_image(image, name=case)
-    true = None if truth is None else read_labels(truth)
-    healthy = None if within is None else read_labels(within)
+    true = None if truth is None else read_labels(truth, names={})
+    healthy = None if within is None else read_labels(within, names={})
     options = settings_of(model_set or (), "--model-set")
     loaded = lesion_model(load_model(model, trust_code=trust_code, **options), class_)
     loaded.check_image(volume)
@@ -256,13 +259,19 @@ def instances(
     compute = Compute(
         device=device, precision=precision, batch_size=batch_size, checkpointing=checkpointing
     )
-    with passes_bar(quiet) as progress:
-        result = explain_lesions(
-            loaded, volume, methods, truth=true, within=healthy, lesions=lesions,
-            saliency=saliency, patient=patient, seed=seed, unfinished=unfinished,
-            compute=compute, progress=progress,
-        )  # fmt: skip
+    try:
+        with passes_bar(quiet) as progress:
+            result = explain_lesions(
+                loaded, volume, methods, truth=true, within=healthy, lesions=lesions,
+                saliency=saliency, patient=patient, seed=seed, unfinished=unfinished,
+                compute=compute, progress=progress,
+            )  # fmt: skip
+    except (KeyboardInterrupt, SystemExit):
+        if any(unfinished.glob("*.part.json")):
+            typer.echo(f"finished lesions are in {unfinished}; the same command goes on", err=True)
+        raise
     with result_folder(place) as folder:
+        take_full_maps(unfinished, folder)
         result.save(folder)
         if report:
             write_lesion_report(result, folder / "report.html")
@@ -272,14 +281,24 @@ def instances(
         print_instances(result, place, files)
 
 
-def _method(text: str) -> tuple[str, Method]:
-    """Label in the tables and method of a text ``NAME[:KEY=VALUE,…]``."""
+def _methods(texts: Sequence[str]) -> dict[str, Method]:
+    """Methods of texts ``NAME[:KEY=VALUE,…]``, by their label in the tables.
+
+    The label is the name, or the whole text where a name comes with several settings.
+    """
     from voxplain.attribution import method_of
     from voxplain.cli.job import settings_of
+    from voxplain.errors import MethodError
 
-    name, _, settings = text.partition(":")
-    texts = [one for one in settings.split(",") if one]
-    return name, method_of(name, settings_of(texts, f"--method {name}:"))
+    names = [text.partition(":")[0] for text in texts]
+    methods: dict[str, Method] = {}
+    for name, text in zip(names, texts, strict=True):
+        settings = [one for one in text.partition(":")[2].split(",") if one]
+        label = name if names.count(name) == 1 else text
+        if label in methods:
+            raise MethodError(f"--method {text} is given twice")
+        methods[label] = method_of(name, settings_of(settings, f"--method {name}:"))
+    return methods
 
 
 def _edges(text: str) -> tuple[float, ...]:

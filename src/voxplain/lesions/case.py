@@ -15,7 +15,7 @@ from voxplain.attribution.bound import predicted_mask
 from voxplain.attribution.question import Question
 from voxplain.attribution.scores import check_score, score_of
 from voxplain.attribution.targets import ClassTarget
-from voxplain.attribution.where import Mask
+from voxplain.attribution.where import Placed
 from voxplain.errors import LabelError, ModelError, TargetError
 from voxplain.inference.compute import Compute
 from voxplain.inference.noise import NoiseField
@@ -25,9 +25,10 @@ from voxplain.models.model import Model
 from voxplain.models.parts import Parts
 from voxplain.records.finding import Finding, finding
 from voxplain.regions.controls import control_regions
+from voxplain.regions.instances import connectivity_of
 from voxplain.regions.instances import instances as components
 from voxplain.regions.lesion import Lesion
-from voxplain.regions.matching import Rule, find_lesions
+from voxplain.regions.matching import Rule, check_matching, find_lesions
 from voxplain.space.box import Box
 from voxplain.space.grid import Grid
 from voxplain.space.labelmap import BACKGROUND, LabelMap, nearest
@@ -74,10 +75,11 @@ class LesionSettings:
     def __post_init__(self) -> None:
         if self.threshold is not None and not 0 < self.threshold < 1:
             raise TargetError(f"threshold is a probability between 0 and 1, got {self.threshold}")
-        if self.controls < 0 or self.margin_mm < 0:
+        if self.controls < 0 or not 0 <= self.margin_mm < np.inf:
             raise LabelError(
                 f"controls and margin_mm are at least 0, got {self.controls} and {self.margin_mm}"
             )
+        check_matching(self.rule, self.rule_threshold, self.min_voxels, self.min_mm3)
 
 
 class LesionCase:
@@ -176,37 +178,44 @@ class LesionCase:
     def findings(self) -> tuple[Finding, ...]:
         """Coded remarks about truth and lesions."""
         found: list[Finding] = []
-        if not self.lesions:
+        if all(one.type == "TN" for one in self.lesions):
             how = f"p ≥ {self.settings.threshold:g}" if self.settings.threshold else "predicted"
-            where = "nor a true one" if self._truth is not None else "and no truth was given"
+            where = "and no truth was given"
+            if self.truth is not None:
+                where = "and no true one" + " on the model's grid" * (not self.truth.any())
             evidence = f"no voxel of {self.class_name} ({how}) in a component large enough, {where}"
             found.append(finding("VX108", "not applicable", evidence))
-        if self._truth is not None and not self._truth.grid.matches(self.image.grid):
-            found.append(finding("VX109", "tip", self._resampled(self._truth)))
+        if self._truth is not None and (evidence := self._resampled(self._truth)):
+            found.append(finding("VX109", "tip", evidence))
         return tuple(found)
 
     def _resampled(self, truth: LabelMap) -> str:
-        there = components((truth.layers != 0).any(axis=0), truth.grid)
+        """Say what became of the truth on the model's grid; empty if there is nothing to say."""
+        steps = connectivity_of(self.settings.neighbours, truth.grid.rank)
+        there = components((truth.layers != 0).any(axis=0), truth.grid, connectivity=steps)
         whole = resample_labels(there, self.grid)
         n_all, n_left = len(there.names) - 1, len(np.unique(whole.layers[whole.layers > 0]))
+        if truth.grid.matches(self.image.grid) and n_left == n_all:
+            return ""
         return (
-            f"the truth is on another grid than the image ({truth.grid.describe()} against "
-            f"{self.image.grid.describe()}) and was taken at the nearest voxels; "
-            f"{n_all - n_left} of its {n_all} lesions kept none"
+            f"the truth ({truth.grid.describe()}) was taken at the nearest voxels of the model's "
+            f"grid ({self.grid.describe()}); {n_all - n_left} of its {n_all} lesions kept none"
         )
+
+    @cached_property
+    def _one_region(self) -> LabelMap:
+        return LabelMap(np.zeros((1, *self.grid.shape), np.uint8), self.grid, {0: "image"})
 
     def question(self, lesions: list[Lesion]) -> Question:
         """Ask for the sum of the class's logits over each of some lesions.
 
         The one region is the whole image, so that shares are those of the channels.
         """
-        whole = np.zeros((1, *self.grid.shape), np.uint8)
-        regions = LabelMap(whole, self.grid, {0: "image"})
-        targets = []
-        for lesion in lesions:
-            labels = LabelMap.of(lesion.on(self.grid.shape), self.grid, {1: lesion.name})
-            targets.append(ClassTarget(self.class_name, Mask(labels), label=lesion.name))
-        question = Question(self.pipeline, targets, self.image.grid, self.noise, regions)
+        targets = [
+            ClassTarget(self.class_name, Placed(one.box, one.mask), label=one.name)
+            for one in lesions
+        ]
+        question = Question(self.pipeline, targets, self.image.grid, self.noise, self._one_region)
         question.prediction_logits = self.logits  # stitched once for all lesions
         return question
 
@@ -298,6 +307,7 @@ def open_case(
     """
     chosen = settings or LesionSettings()
     lesion_class(model, chosen.class_name)
+    connectivity_of(chosen.neighbours, model.info.rank)  # refused before anything is run
     with open_pipeline(model, image, compute or Compute()) as pipeline:
         if on_pass is not None:
             pipeline.on_pass = on_pass

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
@@ -9,11 +10,15 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import torch
+from numpy.typing import NDArray
 
+from voxplain.attribution.gradient_statistics import GradientMax
 from voxplain.attribution.method import Method, settings_of
 from voxplain.attribution.methods import method_of
+from voxplain.errors import LabelError
 from voxplain.inference.compute import Compute, peak_memory_bytes
 from voxplain.lesions.case import LesionCase, LesionSettings, open_case
 from voxplain.lesions.features import Row
@@ -29,6 +34,8 @@ from voxplain.space.labelmap import LabelMap
 from voxplain.space.volume import Volume
 
 Progress = Callable[[int, int], None]
+
+_MAPS, _MAPS_DRAWN = 3, 20  # that a method holds of each lesion; 18 of them for errors of draws
 
 
 def explain_lesions(
@@ -87,7 +94,7 @@ def explain_lesions(
     A lesion's target is the sum of its class's logits over the voxels of the lesion: predicted,
     true (missed lesions) or control. Only windows that hold a lesion are run for it; lesions of
     the same windows share their passes forward. The maps of a lesion do not depend on which
-    other lesions there are.
+    other lesions there are, but for methods that stop at a tolerance.
 
     References
     ----------
@@ -97,6 +104,8 @@ def explain_lesions(
     if not isinstance(methods, Mapping):
         methods = {name: method_of(name) for name in methods}
     kept = saliency or SaliencySettings()
+    if kept.maps == "full" and unfinished is None:
+        raise LabelError("full maps are written as they come; give a folder as unfinished")
     with open_case(
         model, image, truth=truth, within=within, settings=lesions, seed=seed, compute=compute
     ) as case:
@@ -112,12 +121,17 @@ def explain_lesions(
         pipeline.on_pass = tell
         found = case.lesions
         parameters = _parameters(case, methods, kept)
+        for name, labels in (("truth", truth), ("within", within)):
+            parameters[f"{name}_sha256"] = None if labels is None else _hash(labels.layers)
         plan = {
             **{key: value for key, value in parameters.items() if key != "batch_size"},
             "model": pipeline.info.sha256,
             "image": image.sha256(),
             "seed": seed,
-            "lesions": [[one.name, list(one.box.start), one.n_voxels] for one in found],
+            "lesions": [
+                [one.name, one.type, list(one.box.start), list(one.box.stop), _hash(one.mask)]
+                for one in found
+            ],
         }
         parts = Unfinished(unfinished, plan)
         done: dict[tuple[str, str], Part] = {}
@@ -130,7 +144,8 @@ def explain_lesions(
                     missing.append(one)
                 else:
                     done[one.name, label] = part
-            left += [(label, group) for group in groups_of(pipeline, missing)]
+            n_maps = _MAPS_DRAWN if isinstance(methods[label], GradientMax) else _MAPS
+            left += [(label, group) for group in groups_of(pipeline, missing, n_maps)]
         if progress is not None:  # the masks of all lesions are known now
             total = pipeline.passes.total + sum(
                 methods[label].passes(case.question(group)).total for label, group in left
@@ -139,8 +154,7 @@ def explain_lesions(
         for label, group in left:
             found_parts = explained(case, label, methods[label], group, kept, with_map)
             for name, part in found_parts.items():
-                parts.write(name, label, part)
-                done[name, label] = part
+                done[name, label] = parts.write(name, label, part)
         cost = Cost(
             pipeline.passes.n_forward, pipeline.passes.n_backward, time.perf_counter() - start,
             peak_memory_bytes(pipeline.device),
@@ -202,6 +216,13 @@ def _result(
         findings=tuple(findings),
         image=replace(case.image, channels=case.pipeline.image.channels),
     )
+
+
+def _hash(values: NDArray[Any]) -> str:
+    """Hash of whole numbers or truth values and their shape."""
+    digest = hashlib.sha256(repr(values.shape).encode())
+    digest.update(values.tobytes())
+    return digest.hexdigest()
 
 
 def _frame(rows: list[Row], columns: Sequence[str]) -> pd.DataFrame:

@@ -43,6 +43,7 @@ def map_features(
         over that of all channels, NaN for a map that is zero. ``peak_distance_mm``: of the voxel
         with the largest |value| to the lesion's border: to the nearest voxel of the lesion, or,
         inside, minus the distance to the nearest voxel outside; NaN for a channel that is zero.
+        All are NaN where the map holds one.
         Values keep the unit of the map; nothing is rectified or normalised.
     """
     sizes = np.abs(values).sum(axis=tuple(range(1, values.ndim)), dtype=np.float64)
@@ -61,8 +62,8 @@ def map_features(
         rows.append(
             {
                 "channel": name,
-                "peak_positive": max(0.0, float(one.max(initial=0.0))),
-                "peak_negative": min(0.0, float(one.min(initial=0.0))),
+                "peak_positive": float(one.max(initial=0.0)),
+                "peak_negative": float(one.min(initial=0.0)),
                 "mean_inside": float(one[inside].sum(dtype=np.float64)) / lesion.n_voxels,
                 "share": float(size) / total if total > 0 else float("nan"),
                 "peak_distance_mm": peak,

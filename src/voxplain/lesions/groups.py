@@ -10,9 +10,10 @@ from voxplain.space.box import Box
 
 _MOST = 8  # lesions: each holds a map of the windows' reach
 _LARGEST = 4.0  # reach of a group, in reaches of its first lesion
+_BYTES = 512 * 2**20  # of a group's maps
 
 
-def groups_of(pipeline: Pipeline, lesions: Sequence[Lesion]) -> list[list[Lesion]]:
+def groups_of(pipeline: Pipeline, lesions: Sequence[Lesion], n_maps: int = 3) -> list[list[Lesion]]:
     """Put lesions together that share windows.
 
     Parameters
@@ -21,14 +22,17 @@ def groups_of(pipeline: Pipeline, lesions: Sequence[Lesion]) -> list[list[Lesion
         Its windows; its inner box is where lesions' boxes begin.
     lesions
         In any order.
+    n_maps
+        Maps on the group's reach that each lesion takes.
 
     Returns
     -------
     list
         Groups of at most 8 lesions whose windows together cover at most four times what the
-        first one's cover, so that the memory of a group does not grow with the volume. Every
-        lesion is in one group.
+        first one's cover, and whose maps take at most 512 MiB, so that the memory of a group
+        does not grow with the volume. Every lesion is in one group.
     """
+    of_voxel = n_maps * pipeline.image.n_channels * pipeline.compute.dtype.itemsize
     reach = {
         lesion.name: pipeline.reach([lesion.box.shift(pipeline.inner.start)]) for lesion in lesions
     }
@@ -42,7 +46,8 @@ def groups_of(pipeline: Pipeline, lesions: Sequence[Lesion]) -> list[list[Lesion
         for lesion in left:
             both: Box = box.union(reach[lesion.name])
             is_near = box.intersect(reach[lesion.name]) is not None and both.n_voxels <= most
-            if is_near and len(group) < _MOST:
+            n_bytes = (len(group) + 1) * both.n_voxels * of_voxel
+            if is_near and len(group) < _MOST and n_bytes <= _BYTES:
                 group.append(lesion)
                 box = both
             else:

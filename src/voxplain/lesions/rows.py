@@ -23,9 +23,9 @@ def instance_row(case: LesionCase, lesion: Lesion) -> Row:
     -------
     dict
         Columns of `records.lesion_tables.INSTANCES` but case, patient and model. Position: mean
-        of the voxels' centres in RAS mm. Probability and logit: of the class on the clean image
-        over the lesion's voxels. ``touches_border``: a voxel lies on the edge of the model's
-        grid.
+        of the voxels' centres in RAS mm; in 2D along the grid's axes, z 0. Probability and
+        logit: of the class on the clean image over the lesion's voxels. ``touches_border``: a
+        voxel lies on the edge of the model's grid.
     """
     grid = case.grid
     index = np.argwhere(lesion.mask) + np.asarray(lesion.box.start)

@@ -8,6 +8,7 @@ from typing import Literal
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from voxplain.attribution.findings import findings_of
 from voxplain.attribution.method import Method, Outcome, channels_of, settings_of
@@ -23,7 +24,6 @@ from voxplain.records.provenance import Provenance
 from voxplain.regions.distances import around
 from voxplain.regions.lesion import TYPES, Lesion
 from voxplain.space.box import Box
-from voxplain.space.grid import Grid
 
 Maps = Literal["crop", "full", "none"]
 
@@ -37,8 +37,8 @@ class SaliencySettings:
     edges_mm
         Ends of the shells around a lesion, rising from 0.
     maps
-        ``crop``: the map around the lesion, on the model's grid; ``full``: on the whole grid of
-        the image; ``none``.
+        ``crop``: the map around the lesion, on the model's grid; ``full``: beside it the whole
+        map on the grid of the image, written as it comes; ``none``.
     crop_mm
         How far a cropped map reaches beyond the lesion.
     n_maps
@@ -56,7 +56,7 @@ class SaliencySettings:
             raise LabelError(
                 f"shells end at rising distances from 0, e.g. 0,2,4; got {self.edges_mm}"
             )
-        if not self.crop_mm >= 0 or self.n_maps < 0:
+        if not 0 <= self.crop_mm < np.inf or self.n_maps < 0:
             raise LabelError(
                 f"crop_mm and n_maps are at least 0, got {self.crop_mm} and {self.n_maps}"
             )
@@ -99,22 +99,33 @@ def explained(
             raise LabelError(f"lesion {lesion.name} lies in no window")
         one = values[t].numpy()
         unit = method.unit.format(target.unit)
+        numbers = map_features(one, box, channels, lesion, case.grid)
+        errors = _share_errors(outcome, t, len(channels))
         rows = [
-            {"unit": unit, **row} for row in map_features(one, box, channels, lesion, case.grid)
+            {"unit": unit, **row, "share_error": error}
+            for row, error in zip(numbers, errors, strict=True)
         ]
         shells = shell_features(one, box, channels, lesion, case.grid, kept.edges_mm)
-        kept_map = None
+        kept_map = full_map = None
         if lesion.name in with_map:
             provenance = Provenance(
                 case.pipeline.info.name, case.pipeline.info.sha256, case.image.name,
                 case.image.sha256(), label, {**settings_of(method), **outcome.settings},
             )  # fmt: skip
-            part, grid = _cut(case, one, box, lesion, kept, method)
+            score = question.linear[t][0]
+            near = around(lesion.box, kept.crop_mm, case.grid.spacing, case.grid.shape)
             kept_map = Attribution(
-                part, grid, channels, method.kind, unit, lesion.name, question.linear[t][0], None,
-                provenance,
+                _cut(one, box, near), case.grid.crop(near.start, near.shape), channels,
+                method.kind, unit, lesion.name, score, None, provenance,
             )  # fmt: skip
-        found[lesion.name] = Part(rows, shells, remarks[lesion.name], kept_map)
+            if kept.maps == "full":
+                whole = _cut(one, box, Box.whole(case.grid.shape))
+                full_map = replace(
+                    kept_map,
+                    values=restore_map(whole, method.kind, case.grid, case.image.grid),
+                    grid=case.image.grid,
+                )
+        found[lesion.name] = Part(rows, shells, remarks[lesion.name], kept_map, full_map)
     return found
 
 
@@ -144,23 +155,13 @@ def _remarks(
     return found
 
 
-def _cut(
-    case: LesionCase, values: np.ndarray, box: Box, lesion: Lesion, kept: SaliencySettings,
-    method: Method,
-) -> tuple[np.ndarray, Grid]:  # fmt: skip
-    """Map around a lesion on the model's grid, or whole on the image's."""
-    whole = Box.whole(case.grid.shape)
-    near = whole if kept.maps == "full" else around(
-        lesion.box, kept.crop_mm, case.grid.spacing, case.grid.shape
-    )  # fmt: skip
-    part = np.zeros((len(values), *near.shape), values.dtype)
-    common = near.intersect(box)
+def _cut(values: NDArray[np.floating], box: Box, wanted: Box) -> NDArray[np.floating]:
+    """Part of a map (n_channels, *box.shape) on another box; zero outside."""
+    part = np.zeros((len(values), *wanted.shape), values.dtype)
+    common = wanted.intersect(box)
     if common is not None:
-        part[(slice(None), *common.within(near))] = values[(slice(None), *common.within(box))]
-    if kept.maps == "full":
-        restored = restore_map(part, method.kind, case.grid, case.image.grid)
-        return restored, case.image.grid
-    return part, case.grid.crop(near.start, near.shape)
+        part[(slice(None), *common.within(wanted))] = values[(slice(None), *common.within(box))]
+    return part
 
 
 def with_map_of(lesions: Sequence[Lesion], kept: SaliencySettings) -> set[str]:

@@ -22,13 +22,14 @@ def tissue_mask(image: Volume) -> LabelMap:
     Returns
     -------
     LabelMap
-        Region ``tissue``: voxels above the least value where at least a tenth of all voxels
-        has it (the background was cut away, as after skull stripping), else those above Otsu's
-        threshold, which leaves air and some dark tissue out.
+        Region ``tissue``: voxels of another than the commonest value where at least a tenth of
+        all voxels has that (the background was cut away, as after skull stripping), else those
+        above Otsu's threshold, which leaves air and some dark tissue out. Of a CT whose field of
+        view is a disc that is all inside of it, air too.
     """
     first = image.data[0]
-    low = first.min()
-    inside = first > low
-    if 1 - inside.mean() < _MASKED and inside.any():
+    values, counts = np.unique(first, return_counts=True)
+    inside = first != values[counts.argmax()]
+    if counts.max() < _MASKED * first.size:
         inside = first > threshold_otsu(first)
     return LabelMap(inside[None].astype(np.uint8), image.grid, {1: "tissue"})

@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import os
 import shutil
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from voxplain.errors import OutputError, RecordError
 from voxplain.lesions.features import Row
-from voxplain.records.archive import read_json, slugs, write_json
+from voxplain.records.archive import read_json, write_json
 from voxplain.records.attribution import Attribution
 from voxplain.records.finding import Finding
+from voxplain.records.lesion_tables import map_stem
 
 _PLAN, _PART, _VERSION = "voxplain lesion plan", "voxplain lesion part", 1
 _PLAN_FILE = "plan.json"
+FULL = "full"
+"""Folder of whole maps on the image's grid."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,12 +36,16 @@ class Part:
         Coded remarks.
     map
         The map around the lesion, where it is kept.
+    full
+        The whole map on the image's grid, where it was asked for; it goes to the disk and is
+        not held.
     """
 
     saliency: list[Row]
     shells: list[Row]
     findings: list[Finding]
     map: Attribution | None
+    full: Attribution | None = None
 
 
 class Unfinished:
@@ -57,9 +66,10 @@ class Unfinished:
 
     def __init__(self, folder: Path | None, plan: Mapping[str, Any]) -> None:
         self._folder = folder
+        wanted = json.loads(json.dumps(plan, default=_plain))
+        self._digest = hashlib.sha256(json.dumps(wanted, sort_keys=True).encode()).hexdigest()
         if folder is None:
             return
-        wanted = json.loads(json.dumps(plan))
         path = folder / _PLAN_FILE
         if path.is_file():
             found = read_json(path, _PLAN, _VERSION)["plan"]
@@ -71,49 +81,71 @@ class Unfinished:
                     "--restart to throw them away"
                 )
             return
-        folder.mkdir(parents=True, exist_ok=True)
         write_json(path, {"format": _PLAN, "version": _VERSION, "plan": wanted})
 
-    def _stem(self, instance: str, method: str) -> str:
-        return slugs([f"{instance}_{method}"])[f"{instance}_{method}"]
-
     def read(self, instance: str, method: str) -> Part | None:
-        """Return a finished part; None if there is none."""
+        """Return a finished part of this plan; None if there is none."""
         if self._folder is None:
             return None
-        stem = self._stem(instance, method)
+        stem = map_stem(instance, method)
         path = self._folder / f"{stem}.part.json"
         if not path.is_file():
             return None
         known = read_json(path, _PART, _VERSION)
         try:
+            if known["part"] != [self._digest, instance, method]:
+                return None  # left by another run, whose plan is gone
             held = Attribution.load(self._folder / stem) if known["has_map"] else None
             remarks = [Finding(**one) for one in known["findings"]]
             return Part(known["saliency"], known["shells"], remarks, held)
         except (KeyError, TypeError) as error:
             raise RecordError(f"{path} is incomplete: {error!r}; run with --restart") from error
 
-    def write(self, instance: str, method: str, part: Part) -> None:
-        """Keep a part; the map first, so that a part that can be read is whole."""
+    def write(self, instance: str, method: str, part: Part) -> Part:
+        """Keep a part, maps first, so that a part that can be read is whole.
+
+        Returns
+        -------
+        Part
+            What is to be held in memory: without the full map.
+        """
         if self._folder is None:
-            return
-        stem = self._stem(instance, method)
+            return part
+        stem = map_stem(instance, method)
         if part.map is not None:
             part.map.save(self._folder / stem)
+        if part.full is not None:
+            part.full.save(self._folder / FULL / stem)
         write_json(
             self._folder / f"{stem}.part.json",
             {
                 "format": _PART,
                 "version": _VERSION,
+                "part": [self._digest, instance, method],
                 "saliency": part.saliency,
                 "shells": part.shells,
                 "findings": [asdict(one) for one in part.findings],
                 "has_map": part.map is not None,
             },
         )
+        return replace(part, full=None)
+
+
+def take_full_maps(unfinished: Path, folder: Path) -> None:
+    """Copy the full maps of a run that has ended into a folder of results, if there are some."""
+    if (unfinished / FULL).is_dir():
+        shutil.copytree(unfinished / FULL, folder / FULL)
+
+
+def _plain(value: Any) -> Any:
+    """Return a number of numpy as JSON holds it; else the text."""
+    return value.item() if hasattr(value, "item") else str(value)
 
 
 def remove_parts(folder: Path) -> None:
     """Delete the parts of a run that has ended, or is thrown away; nothing else."""
     if (folder / _PLAN_FILE).is_file():
-        shutil.rmtree(folder)
+        # renamed first: a process that is killed meanwhile leaves no parts without their plan
+        gone = folder.with_name(f".{folder.name}-removed-{os.getpid()}")
+        folder.rename(gone)
+        shutil.rmtree(gone, ignore_errors=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -17,6 +18,7 @@ from voxplain.records.archive import (
     grid_to_dict,
     read_array,
     read_json,
+    slugs,
     write_json,
 )
 from voxplain.records.attribution import Attribution
@@ -32,7 +34,8 @@ INSTANCES = (
     "x_mm", "y_mm", "z_mm", "probability_mean", "probability_max", "logit_mean", "overlap",
     "partners", "touches_border", "n_windows",
 )  # fmt: skip
-"""One row a lesion. Position: centroid in RAS mm. partners: names joined by ``;``."""
+"""One row a lesion. Position: centroid in RAS mm (2D: mm along rows' and columns' axes of the
+grid, z 0; volume_mm3 is then an area). partners: names joined by ``;``."""
 
 SALIENCY = (
     "case", "model", "instance", "method", "channel", "unit", "peak_positive", "peak_negative",
@@ -109,7 +112,8 @@ class LesionResult:
         Parameters
         ----------
         folder
-            Existing. Maps go to ``maps/INSTANCE_METHOD.nii.gz`` and ``.json`` beside each.
+            Existing. Maps go to ``maps/INSTANCE_METHOD.nii.gz`` and ``.json`` beside each; what
+            lies in ``full`` there is listed too.
 
         Returns
         -------
@@ -128,9 +132,10 @@ class LesionResult:
         maps = []
         for (instance, method), attribution in self.maps.items():
             (folder / "maps").mkdir(exist_ok=True)
-            path = attribution.save(folder / "maps" / f"{instance}_{method}.nii.gz")
+            path = attribution.save(folder / "maps" / map_stem(instance, method))
             maps.append({"instance": instance, "method": method, "file": f"maps/{path.name}"})
-            files += [path, path.with_name(f"{instance}_{method}.json")]
+            files += [path, path.with_name(f"{map_stem(instance, method)}.json")]
+        files += sorted(file for file in folder.glob("full/*") if file.is_file())
         write_json(
             folder / INDEX,
             {
@@ -203,6 +208,13 @@ class LesionResult:
             )
         except (KeyError, TypeError) as error:
             raise RecordError(f"{folder / INDEX} is incomplete: {error!r}") from error
+
+
+def map_stem(instance: str, method: str) -> str:
+    """File name of a map, without suffix; a name that is no file name gets a hash of itself."""
+    name = f"{instance}_{method}"
+    slug = slugs([name])[name]
+    return slug if slug == name else f"{slug}_{hashlib.sha256(name.encode()).hexdigest()[:8]}"
 
 
 def check_columns(frame: pd.DataFrame, columns: tuple[str, ...], name: str) -> None:

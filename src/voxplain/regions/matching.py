@@ -98,14 +98,7 @@ def find_lesions(
     The adjusted IoU: Rottmann et al., "Prediction error meta classification in semantic
     segmentation", IJCNN 2020.
     """
-    if rule not in get_args(Rule):
-        raise LabelError(f"rule is one of {', '.join(get_args(Rule))}, got {rule!r}")
-    if not 0 < threshold <= 1:
-        raise LabelError(f"the threshold of an IoU is above 0 and at most 1, got {threshold}")
-    if not (min_mm3 >= 0 and math.isfinite(min_mm3)):
-        raise LabelError(f"min_mm3 is a finite number of at least 0, got {min_mm3}")
-    if min_voxels < 1:
-        raise LabelError(f"min_voxels is at least 1, got {min_voxels}")
+    check_matching(rule, threshold, min_voxels, min_mm3)
     # an affine from a file is rounded: a lesion of just min_mm3 stays
     least = max(min_voxels, math.ceil(min_mm3 / grid.voxel_mm3 * (1 - 1e-6)))
     ours = _Side.of("P", predicted, grid, neighbours)
@@ -138,6 +131,24 @@ def find_lesions(
         partners = tuple(touched_by.get(t, ()))
         lesions.append(theirs.lesion(t, "FN", float(best[t]), partners))
     return lesions
+
+
+def check_matching(rule: str, threshold: float, min_voxels: int, min_mm3: float) -> None:
+    """Refuse settings of `find_lesions` that are out of range.
+
+    Raises
+    ------
+    LabelError
+        If one is; the message names it.
+    """
+    if rule not in get_args(Rule):
+        raise LabelError(f"rule is one of {', '.join(get_args(Rule))}, got {rule!r}")
+    if not 0 < threshold <= 1:
+        raise LabelError(f"the threshold of an IoU is above 0 and at most 1, got {threshold}")
+    if not (min_mm3 >= 0 and math.isfinite(min_mm3)):
+        raise LabelError(f"min_mm3 is a finite number of at least 0, got {min_mm3}")
+    if min_voxels < 1:
+        raise LabelError(f"min_voxels is at least 1, got {min_voxels}")
 
 
 @dataclass(frozen=True, eq=False)
