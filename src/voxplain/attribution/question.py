@@ -59,6 +59,24 @@ class Question:
         self._n_clean = 0  # windows run for parts of the clean image
         self.targets: list[BoundTarget] = [target.bind(self) for target in targets]
 
+    def on(self, pipeline: Pipeline) -> Question:
+        """Ask the same of another image, or of changed weights: the targets stay as bound here.
+
+        Parameters
+        ----------
+        pipeline
+            Of the same model and grid (see `Pipeline.changed`). Held masks are those of this
+            question; the noise draws are the same, and so are the regions.
+
+        Returns
+        -------
+        Question
+            Its clean prediction is that of the other pipeline.
+        """
+        other = Question(pipeline, (), self.image_grid, self.noise, self.regions)
+        other.targets = self.targets
+        return other
+
     @cached_property
     def intensity_range(self) -> np.ndarray:
         """Largest minus smallest intensity of each channel of the prepared image."""

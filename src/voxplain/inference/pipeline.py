@@ -6,7 +6,7 @@ import math
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -109,6 +109,20 @@ class Pipeline:
     def clean(self, box: Box) -> torch.Tensor:
         """Return the prepared image on a box, (n_channels, *box.shape)."""
         return self._padded[(slice(None), *box.slices)]
+
+    def changed(self, data: NDArray[np.floating]) -> Pipeline:
+        """Return the pipeline of a changed image; passes of both are counted together.
+
+        Parameters
+        ----------
+        data
+            (n_channels, *image shape) in the model's intensities.
+        """
+        other = Pipeline(self.model, replace(self.image, data=data), self.compute)
+        other.passes, other.on_pass = self.passes, self.on_pass
+        other._batch_size, other.graph_bytes = self._batch_size, self.graph_bytes
+        other.cotangents_at_once = self.cotangents_at_once
+        return other
 
     # -- windows --------------------------------------------------------------------
     @property
