@@ -83,7 +83,8 @@ def test_tables_and_provenance(run, brain):
     done = run(*BASE, "--truth", "truth.nii.gz", "--patient", "p7", "--case", "scan")
     assert done.exit_code == 0, done.output
     place = brain / "voxplain-scan-context"
-    assert sorted(p.name for p in place.iterdir()) == sorted([*FILES, "provenance.json", "report.html"])
+    files = [*FILES, "provenance.json", "report.html"]
+    assert sorted(p.name for p in place.iterdir()) == sorted(files)
     assert "median mm" in done.stdout
     frame = pd.read_parquet(place / "context.parquet")
     assert tuple(frame.columns) == CONTEXT

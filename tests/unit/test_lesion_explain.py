@@ -26,10 +26,10 @@ from voxplain.lesions.case import LesionSettings, lesion_class, open_case
 from voxplain.lesions.explain import explain_lesions
 from voxplain.lesions.groups import groups_of
 from voxplain.lesions.saliency import SaliencySettings
-from voxplain.lesions.unfinished import remove_parts
 from voxplain.models import Model, wrap
 from voxplain.records import Attribution
 from voxplain.records.lesion_tables import LesionResult
+from voxplain.records.unfinished import remove_parts
 from voxplain.space.labelmap import LabelMap
 from voxplain.space.volume import Volume
 from voxplain.space.windows import WindowSettings

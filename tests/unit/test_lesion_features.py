@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from voxplain.lesions.features import border_distance_mm, map_features, shell_features
-from voxplain.lesions.tissue import tissue_mask
 from voxplain.regions.lesion import Lesion
+from voxplain.regions.tissue import tissue_mask
 from voxplain.space.box import Box
 from voxplain.space.grid import Grid
 from voxplain.space.volume import Volume

@@ -232,9 +232,10 @@ def instances(
     from voxplain.lesions.case import LesionSettings, lesion_model
     from voxplain.lesions.explain import explain_lesions
     from voxplain.lesions.saliency import SaliencySettings
-    from voxplain.lesions.unfinished import remove_parts, take_full_maps
+    from voxplain.lesions.unfinished import take_full_maps
     from voxplain.models import load_model
     from voxplain.records.archive import slugs
+    from voxplain.records.unfinished import remove_parts
     from voxplain.report import write_lesion_report
     from voxplain.space import read_image, read_labels
 

@@ -20,7 +20,6 @@ from voxplain.errors import LabelError, ModelError, TargetError
 from voxplain.inference.compute import Compute
 from voxplain.inference.noise import NoiseField
 from voxplain.inference.pipeline import Pipeline, open_pipeline
-from voxplain.lesions.tissue import tissue_mask
 from voxplain.models.model import Model
 from voxplain.models.parts import Parts
 from voxplain.records.finding import Finding, finding
@@ -29,6 +28,7 @@ from voxplain.regions.instances import connectivity_of
 from voxplain.regions.instances import instances as components
 from voxplain.regions.lesion import Lesion
 from voxplain.regions.matching import Rule, check_matching, find_lesions
+from voxplain.regions.tissue import tissue_mask
 from voxplain.space.box import Box
 from voxplain.space.grid import Grid
 from voxplain.space.labelmap import BACKGROUND, LabelMap, nearest

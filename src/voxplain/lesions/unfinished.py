@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
-import os
 import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from voxplain.errors import OutputError, RecordError
+from voxplain.errors import RecordError
 from voxplain.lesions.features import Row
 from voxplain.records.archive import read_json, write_json
 from voxplain.records.attribution import Attribution
 from voxplain.records.finding import Finding
 from voxplain.records.lesion_tables import map_stem
+from voxplain.records.unfinished import plan_digest
 
-_PLAN, _PART, _VERSION = "voxplain lesion plan", "voxplain lesion part", 1
-_PLAN_FILE = "plan.json"
+_PART, _VERSION = "voxplain lesion part", 1
 FULL = "full"
 """Folder of whole maps on the image's grid."""
 
@@ -66,22 +63,7 @@ class Unfinished:
 
     def __init__(self, folder: Path | None, plan: Mapping[str, Any]) -> None:
         self._folder = folder
-        wanted = json.loads(json.dumps(plan, default=_plain))
-        self._digest = hashlib.sha256(json.dumps(wanted, sort_keys=True).encode()).hexdigest()
-        if folder is None:
-            return
-        path = folder / _PLAN_FILE
-        if path.is_file():
-            found = read_json(path, _PLAN, _VERSION)["plan"]
-            other = sorted(k for k in {*wanted, *found} if wanted.get(k) != found.get(k))
-            if other:
-                raise OutputError(
-                    f"{folder} holds lesions of an unfinished run with another "
-                    f"{', '.join(other)}; give the same settings to go on, another --out, or "
-                    "--restart to throw them away"
-                )
-            return
-        write_json(path, {"format": _PLAN, "version": _VERSION, "plan": wanted})
+        self._digest = plan_digest(folder, plan, "lesions")
 
     def read(self, instance: str, method: str) -> Part | None:
         """Return a finished part of this plan; None if there is none."""
@@ -135,17 +117,3 @@ def take_full_maps(unfinished: Path, folder: Path) -> None:
     """Copy the full maps of a run that has ended into a folder of results, if there are some."""
     if (unfinished / FULL).is_dir():
         shutil.copytree(unfinished / FULL, folder / FULL)
-
-
-def _plain(value: Any) -> Any:
-    """Return a number of numpy as JSON holds it; else the text."""
-    return value.item() if hasattr(value, "item") else str(value)
-
-
-def remove_parts(folder: Path) -> None:
-    """Delete the parts of a run that has ended, or is thrown away; nothing else."""
-    if (folder / _PLAN_FILE).is_file():
-        # renamed first: a process that is killed meanwhile leaves no parts without their plan
-        gone = folder.with_name(f".{folder.name}-removed-{os.getpid()}")
-        folder.rename(gone)
-        shutil.rmtree(gone, ignore_errors=True)
