@@ -36,6 +36,8 @@ class Part:
         Coded remarks.
     cost
         Passes and seconds.
+    facts
+        Plain values beside, e.g. the image's hash.
     arrays
         Planes of pictures by their file's name, and maps that later steps need.
     """
@@ -45,6 +47,7 @@ class Part:
     pictures: list[Row] = field(default_factory=list)
     findings: list[Finding] = field(default_factory=list)
     cost: Cost = field(default_factory=Cost)
+    facts: Row = field(default_factory=dict)
     arrays: Mapping[str, NDArray[Any]] = field(default_factory=dict)
 
 
@@ -88,6 +91,7 @@ class Parts:
             return Part(
                 known["scores"], known["stages"], known["pictures"],
                 [Finding(**one) for one in known["findings"]], Cost(**known["cost"]),
+                known["facts"],
             )  # fmt: skip
         except (KeyError, TypeError) as error:
             raise RecordError(f"{path} is incomplete: {error!r}; run with --restart") from error
@@ -120,6 +124,7 @@ class Parts:
                 "pictures": [_plain(row) for row in part.pictures],
                 "findings": [asdict(one) for one in part.findings],
                 "cost": asdict(part.cost),
+                "facts": part.facts,
             },
         )
 

@@ -13,6 +13,7 @@ from voxplain.attribution.choose_layer import check_layers
 from voxplain.attribution.method import Outcome
 from voxplain.attribution.question import MapSum, Question
 from voxplain.errors import MethodError
+from voxplain.inference.cells import Upsampling
 from voxplain.inference.pipeline import Passes
 from voxplain.inference.rolling import Emit
 from voxplain.records.attribution import Kind
@@ -25,6 +26,7 @@ class _Cam:
 
     layers: str
     relu: bool
+    upsampling: Upsampling = "half_pixel"
     is_adaptive: ClassVar[bool] = False
     kind: ClassVar[Kind] = "localisation"
     unit: ClassVar[str] = "{}"
@@ -40,7 +42,10 @@ class _Cam:
     def attribute(self, question: Question, emit: Emit) -> Outcome:
         """Compute the maps of all targets."""
         names = check_layers(self.layers)
-        return emit_cams(question, names, self.weigh, mean_of_layers(emit), relu=self.relu)
+        return emit_cams(
+            question, names, self.weigh, mean_of_layers(emit), relu=self.relu,
+            upsampling=self.upsampling,
+        )  # fmt: skip
 
     def weigh(self, activations: torch.Tensor, gradients: torch.Tensor) -> torch.Tensor:
         """Return the map before the rectifier, (n, *cells), from two of (n, channels, *cells)."""
@@ -63,6 +68,10 @@ class GradCam(_Cam):
         resolution. ``auto``: the bottleneck; of a classifier the last layer before pooling.
     relu
         Leave out what speaks against the target; false keeps the sign.
+    upsampling
+        ``half_pixel``: a cell's value belongs to its centre. ``tf1``: to its first voxel, as
+        TensorFlow 1 resized, which shifts the map by half a cell towards the first voxel; only
+        to repeat maps made with it.
 
     Notes
     -----
@@ -87,8 +96,16 @@ class GradCam(_Cam):
 
     layers: str = "auto"
     relu: bool = True
+    upsampling: Upsampling = "half_pixel"
 
     name: ClassVar[str] = "grad_cam"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.upsampling not in get_args(Upsampling):
+            raise MethodError(
+                f"upsampling is one of {', '.join(get_args(Upsampling))}; got {self.upsampling!r}"
+            )
 
     def weigh(self, activations: torch.Tensor, gradients: torch.Tensor) -> torch.Tensor:
         """Σ_c mean(G_c)·A_c."""

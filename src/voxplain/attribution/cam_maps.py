@@ -12,7 +12,7 @@ from voxplain.attribution.choose_layer import choice_passes, chosen_layers
 from voxplain.attribution.method import Outcome
 from voxplain.attribution.question import Question
 from voxplain.errors import MethodError
-from voxplain.inference.cells import upsample
+from voxplain.inference.cells import Upsampling, upsample, upsample_tf1
 from voxplain.inference.pipeline import Job, Passes, Pipeline, targets_in
 from voxplain.inference.rolling import Emit
 from voxplain.inference.taps import Taps
@@ -33,7 +33,7 @@ def cam_passes(question: Question, names: Sequence[str]) -> Passes:
 
 def emit_cams(
     question: Question, names: Sequence[str], weigh: Weigh, emit: Emit, *, relu: bool,
-    decisive: slice = slice(None),
+    decisive: slice = slice(None), upsampling: Upsampling = "half_pixel",
 ) -> Outcome:  # fmt: skip
     """Emit the stitched map of each target and layer.
 
@@ -51,6 +51,8 @@ def emit_cams(
         Whether negative values of each window's map become 0, before it is interpolated.
     decisive
         Layers without whose maps there is none.
+    upsampling
+        How cells become voxels.
 
     Returns
     -------
@@ -65,6 +67,7 @@ def emit_cams(
     layers = take_layers(pipeline, names)
     window = pipeline.plan.settings.size
     peaks = Peaks(len(cotangents))
+    to_voxels = upsample_tf1 if upsampling == "tf1" else upsample
 
     def maps(jobs: Sequence[Job]) -> list[tuple[int, torch.Tensor]]:
         view = jobs[0][0]
@@ -95,7 +98,7 @@ def emit_cams(
                 cam = weigh(A, G)[:, None]
                 if len(of_layers) in range(len(layers))[decisive]:
                     peaks.note(t, A, G, cam)
-                of_layers.append(upsample(cam.relu() if relu else cam, window))
+                of_layers.append(to_voxels(cam.relu() if relu else cam, window))
             found.append((t, stitched(pipeline, jobs, torch.cat(of_layers, 1))))
         return found
 

@@ -73,7 +73,7 @@ PRESETS: Mapping[str, Method] = {
     "arun-gradient": Gradient(),
     "arun-smoothgrad": SmoothGradSquared(n=25, noise=0.15),
     "arun-integrated_gradients": IntegratedGradients(n=10, rule="agg2exp", baseline=Constant(-1.0)),
-    "arun-grad_cam": GradCam(),
+    "arun-grad_cam": GradCam(upsampling="tf1"),
     "arun-guided_backprop": GuidedBackprop(),
     "arun-guided_grad_cam": GuidedGradCam(),
     "ies-average": SmoothGrad(n=50, noise=0.05),

@@ -52,7 +52,7 @@ class Frame:
         return self.inside(np.hypot(self.x - x, self.y - y) - radius, soft)
 
     def line(self, start: tuple[float, float], end: tuple[float, float], width: float) -> Floats:
-        """A straight tube with a round profile, 1 on its axis."""
+        """Profile of a straight round tube, 1 on its axis."""
         (x0, y0), (x1, y1) = start, end
         along_x, along_y = x1 - x0, y1 - y0
         length = along_x**2 + along_y**2
@@ -107,8 +107,8 @@ class Thorax:
         for side, dome in zip((-1, 1), self.dome, strict=True):
             out = side * x
             middle = 0.45 + 0.05 * np.clip(y + 0.3, -0.5, 0.5)
-            level = (np.abs(out - middle) / 0.345) ** 2.5 + (np.abs(y - 0.05) / 0.90) ** 2.5
-            edge = (1 - np.maximum(level, 1e-9) ** 0.4) * 0.345
+            level = (np.abs(out - middle) / 0.37) ** 2.5 + (np.abs(y - 0.05) / 0.90) ** 2.5
+            edge = (1 - np.maximum(level, 1e-9) ** 0.4) * 0.37
             arch = dome - 0.20 * np.sqrt(np.clip(1 - ((out - 0.36) / 0.55) ** 2, 0, 1)) + 0.14
             edge = np.minimum(edge, (arch - y) * 0.9)
             thick = np.maximum(thick, np.sqrt(np.clip(edge / 0.17, 0, 1)))
@@ -129,17 +129,17 @@ class Thorax:
         total = body * self.stout * (0.95 + 0.1 * np.clip(y, -0.5, 1))
         _, free = self.lungs(frame)
         total -= LUNG * free * self.stout**0.5
-        middle = np.exp(-((x / 0.15) ** 4)) * frame.inside(-(y + 1.15), 0.3)
+        middle = _band(x, 0.15) * frame.inside(-(y + 1.15), 0.3)
         total += 0.28 * middle + 0.32 * self._heart(frame)
         total += 0.14 * frame.disc(0.15 * self.wide, -0.36, 0.11, 0.07)
-        total += 0.13 * np.exp(-((x / 0.085) ** 4)) * (0.75 + 0.25 * np.sin(y * 2 * np.pi / 0.14))
+        total += 0.13 * _band(x, 0.085) * (0.75 + 0.25 * np.sin(y * 2 * np.pi / 0.14))
         total -= 0.20 * np.exp(-((x / 0.045) ** 2)) * frame.inside(y + 0.30, 0.1)
         width, at, depth = self.gas
         gas = np.hypot((x - at) / 1.5, y - self.dome[1] - 0.22) - width
         total -= 0.35 * depth * frame.inside(gas, 0.08) * (free < 0.05)
         total += self._bones(frame, x, y) * (body > 0.1)
         for start, end, thickness in self.vessels:
-            total += 0.13 * frame.line(start, end, thickness) * np.clip(free * 1.5, 0, 1)
+            total += 0.10 * frame.line(start, end, thickness) * np.clip(free * 1.5, 0, 1)
         for side in (-1, 1):
             bx, by = self.breast_at
             shadow = np.hypot((x - side * bx) / 1.1, y - by) - 0.27
@@ -152,16 +152,18 @@ class Thorax:
         out = np.abs(x)
         cage = 0.86 * np.sqrt(np.clip(1 - np.clip((-y - 0.25) / 0.72, 0, 1) ** 2.4, 0, 1))
         within = frame.inside(out - cage, 0.05)
+        lateral = frame.inside(0.33 - out, 0.1)
         share = out / 0.86
+        arch = 0.30 * share**3 - 0.13 * np.sin(np.pi * np.clip(share * 0.85, 0, 1))
         for i in range(11):
             at = self.rib_top + i * self.rib_pitch
             side = np.where(x < 0, self.rib_wave[0, i], self.rib_wave[1, i])
-            behind = at - 0.13 * np.sin(np.pi * np.clip(share * 0.85, 0, 1)) + 0.30 * share**3
-            rib = np.exp(-(((y - behind - side) / 0.034) ** 4)) * (out > 0.06)
-            total += self.rib_density * rib
+            behind = at + arch + side
+            total += self.rib_density * _band(y - behind, 0.034) * (out > 0.06)
             front = at + 0.52 - 0.42 * share + side
-            rib = np.exp(-(((y - front) / 0.036) ** 4)) * frame.inside(0.33 - out, 0.1)
-            total += 0.5 * self.rib_density * rib * (i < 7)
+            if i < 7:
+                rib = _band(y - front, 0.036) * lateral
+                total += 0.5 * self.rib_density * rib
         total *= within
         for side in (-1.0, 1.0):
             bend, end = (side * 0.38, -0.80), (side * 0.85, -0.95)
@@ -171,3 +173,8 @@ class Thorax:
             blade = frame.line((side * 0.80, -0.72), (side * 0.70, -0.10), 0.09)
             total += 0.5 * self.rib_density * blade
         return total
+
+
+def _band(distance: Floats, width: float) -> Floats:
+    """Profile of a flat band, exp(−(d / w)⁴)."""
+    return np.asarray(np.exp(-np.square(np.square(distance / width))))

@@ -32,6 +32,18 @@ CODES: Mapping[str, Code] = MappingProxyType(
             _code(107, "dead map"),
             _code(108, "no lesion"),
             _code(109, "truth on another grid"),
+            _code(201, "fails randomisation"),
+            _code(202, "not better than a trivial map"),
+            _code(203, "unstable"),
+            _code(204, "mostly outside of the body"),
+            _code(205, "utility not above chance"),
+            _code(206, "depends on the fill"),
+            _code(207, "too few patients to say"),
+            _code(208, "off-target leakage"),
+            _code(209, "not faithful"),
+            _code(210, "contributions do not add up"),
+            _code(211, "dead or constant maps"),
+            _code(212, "not repeatable"),
         ]
     )
 )

@@ -42,6 +42,26 @@ class PatientDraws:
         self.counts = rng.multinomial(n, np.full(n, 1 / max(n, 1)), size=n_boot)
         """(n_boot, n_patients) how often each patient was drawn."""
 
+    def means(self, values: Floats, owner: NDArray[np.intp]) -> Floats:
+        """Mean of each draw.
+
+        Parameters
+        ----------
+        values
+            (n,) finite.
+        owner
+            (n,) indices into `names`.
+
+        Returns
+        -------
+        numpy.ndarray
+            (n_boot,); NaN for a draw with none of these rows.
+        """
+        n = len(self.names)
+        counts = self.counts.astype(np.float64)
+        sums = counts @ np.bincount(owner, values, minlength=n)
+        return _ratio(sums, counts @ np.bincount(owner, minlength=n))
+
     def medians(self, values: Floats, owner: NDArray[np.intp]) -> Floats:
         """Median of each draw.
 

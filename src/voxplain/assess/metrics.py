@@ -1,0 +1,75 @@
+"""Every metric by its name."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from types import MappingProxyType
+
+from voxplain.assess import (
+    cascade,
+    completeness,
+    curves,
+    effective_complexity,
+    efficiency,
+    energy_in_body,
+    entropy,
+    faithfulness_correlation,
+    fill_agreement,
+    infidelity,
+    leakage,
+    legacy_map,
+    performance,
+    road_fill,
+    sensitivity,
+    similarity,
+    sparseness,
+    stability,
+    utility,
+)
+from voxplain.records.metric import Metric
+
+_AREA = "_area"
+
+
+def area_of(metric: str) -> str:
+    """Name of the area under a cascade of a measure of similarity."""
+    return f"{metric}{_AREA}"
+
+
+def _area(metric: Metric) -> Metric:
+    return replace(
+        metric, name=area_of(metric.name), family="randomisation", direction="none",
+        summary=f"mean over a cascade's steps (trapezoid) of: {metric.summary}",
+    )  # fmt: skip
+
+
+_SIMILARITY = (*similarity.METRICS, legacy_map.METRIC)
+_ALL = (
+    *faithfulness_correlation.METRICS.values(), faithfulness_correlation.AGG2EXP,
+    *infidelity.METRICS.values(), *infidelity.RAW_METRICS.values(),
+    curves.DELETION_AREA, curves.INSERTION_AREA, road_fill.ROAD, leakage.LEAKAGE,
+    completeness.METRIC, *sensitivity.METRICS, *stability.METRICS, fill_agreement.METRIC,
+    effective_complexity.METRIC, sparseness.METRIC, entropy.METRIC,
+    *utility.METRICS, energy_in_body.METRIC,
+    *_SIMILARITY, *cascade.METRICS, *(_area(metric) for metric in _SIMILARITY),
+    *performance.METRICS, *efficiency.METRICS,
+)  # fmt: skip
+
+METRICS: Mapping[str, Metric] = MappingProxyType({metric.name: metric for metric in _ALL})
+"""In the order of the report."""
+
+
+def metrics_of(names: Iterable[str]) -> tuple[Metric, ...]:
+    """Return the meaning of these metrics, in the order of `METRICS`.
+
+    Raises
+    ------
+    KeyError
+        If one is not known: a fault of the program.
+    """
+    wanted = set(names)
+    missing = wanted - METRICS.keys()
+    if missing:
+        raise KeyError(f"metrics without a meaning: {sorted(missing)}")
+    return tuple(metric for name, metric in METRICS.items() if name in wanted)
