@@ -126,7 +126,7 @@ def run(model: Model, settings: CascadeSettings, compute: Compute = DOUBLE, **mo
     return run_cascade(
         model, more.pop("image", IMAGE), more.pop("targets", TARGETS), sources,
         {"pearson": pearson}, settings, regions=None, seed=0, compute=compute, **more,
-    )  # fmt: skip
+    )[:2]  # fmt: skip
 
 
 def chosen(rows: list[Row], **wanted: Any) -> list[float]:

@@ -206,7 +206,7 @@ def run_cascade(
     compute: Compute,
     progress: Progress | None = None,
     picture: Picture | None = None,
-) -> tuple[list[Row], dict[Order, tuple[Step, ...]]]:
+) -> tuple[list[Row], dict[Order, tuple[Step, ...]], Passes]:
     """Compare the maps of the trained network with those of ever more random ones.
 
     Parameters
@@ -228,6 +228,8 @@ def run_cascade(
         For each order, seed and step. Step 0 compares the maps with themselves.
     steps : dict
         What each order randomised.
+    passes : Passes
+        Run in all, but the one to see the layers.
 
     Notes
     -----
@@ -246,14 +248,14 @@ def run_cascade(
     layers = weight_layers(model, image, compute)
     plans = {order: plan(layers, settings.n_stages, order) for order in settings.orders}
     n_networks = len(settings.seeds) * sum(len(steps) - 1 for steps in plans.values())
-    n_done = 0
+    done = Passes()
     with open_pipeline(model, image, compute) as pipeline:
         question = ask(pipeline, image, targets, regions, seed)
         _ = question.prediction_logits, question.regions, question.linear
         total = cascade_passes(question, sources, n_networks).total
-        _meter(pipeline, progress, n_done, total)
+        _meter(pipeline, progress, done.total, total)
         trained = {name: _magnitudes(question, source) for name, source in sources.items()}
-        n_done = pipeline.passes.total
+        _add(done, pipeline.passes)
     same = _changes(question, question)
     for name, maps in trained.items():
         same += _compared(question, name, maps, maps, similarities)
@@ -263,7 +265,7 @@ def run_cascade(
         if step.number:
             drawn = randomised(model, step.randomised, random_seed, statistics=settings.statistics)
             with drawn, open_pipeline(model, image, compute) as pipeline:
-                _meter(pipeline, progress, n_done, total)
+                _meter(pipeline, progress, done.total, total)
                 other = question.on(pipeline)
                 if not settings.is_fixed:
                     wanted = targets_of(targets, model.answers)
@@ -275,12 +277,12 @@ def run_cascade(
                     found += _compared(question, name, trained[name], maps, similarities)
                     if picture is not None:
                         picture(f"{order}:{step.number}", random_seed, name, maps)
-                n_done += pipeline.passes.total
+                _add(done, pipeline.passes)
         elif picture is not None:
             for name, maps in trained.items():
                 picture(f"{order}:0", random_seed, name, maps)
         rows += [Row(order, step.number, random_seed, *one) for one in found]
-    return rows, plans
+    return rows, plans, done
 
 
 def area_under_cascade(values: Sequence[float]) -> float:
@@ -370,6 +372,11 @@ def _changes(trained: Question, random: Question) -> _Found:
         ("", "", PREDICTION_CHANGE.name, value, ()),
         ("", "", PREDICTION_FLIP.name, flip, ()),
     ]
+
+
+def _add(done: Passes, more: Passes) -> None:
+    done.n_forward += more.n_forward
+    done.n_backward += more.n_backward
 
 
 def _meter(pipeline: Pipeline, progress: Progress | None, before: int, total: int) -> None:

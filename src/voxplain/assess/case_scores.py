@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -20,7 +20,7 @@ from voxplain.assess.curves import deletion_area, insertion_area
 from voxplain.assess.effective_complexity import effective_complexity
 from voxplain.assess.efficiency import efficiency, measured_maps
 from voxplain.assess.energy_in_body import energy_in_body
-from voxplain.assess.entropy import entropy
+from voxplain.assess.entropy import entropy, normalised_entropy
 from voxplain.assess.faithfulness_correlation import AGG2EXP, faithfulness_correlation
 from voxplain.assess.infidelity import infidelity, raw_infidelity
 from voxplain.assess.leakage import FRACTION, leakage
@@ -44,14 +44,15 @@ from voxplain.attribution.targets import ClassTarget, Target
 from voxplain.errors import MethodError
 from voxplain.inference.pipeline import Passes
 from voxplain.records.assessment import BASELINE
-from voxplain.records.metric import Measured
+from voxplain.records.metric import EMPTY_MAP, Measured
 from voxplain.regions.tissue import tissue_mask
 from voxplain.space.resample import resample_labels
 
 Found = Iterator[tuple[int, str, Measured]]
 """Index of the target, metric, value."""
 
-_KINDS_SHARED = "shared by all methods"
+SHARED = "shared by all methods"
+"""Ends the names of parts that serve every method and target."""
 
 
 @dataclass(eq=False)
@@ -147,7 +148,7 @@ class CaseScores:
         n_methods, n_maps = len(methods), len(methods) + len(self.baselines)
         found = {f"maps: {label}": one.passes(question) for label, one in methods.items()}
         for kind, remover in self.removers.items():
-            found[f"faithfulness ({kind}), {_KINDS_SHARED}"] = remover.passes()
+            found[f"faithfulness ({kind}), {SHARED}"] = remover.passes()
         if settings.has("curves"):
             found["curves"] = curve_passes(question, n_curves=2 * n_maps, fractions=self.fractions)
         if settings.has("road"):
@@ -185,6 +186,15 @@ class CaseScores:
                 logits = question.prediction_logits.double().reshape(-1)
                 odds = float(score_of(logits, index, "probability", info.activation))
                 yield t, performance.MODEL_PROBABILITY.name, Measured(odds)
+
+    def of_all(
+        self, methods: Mapping[str, Method]
+    ) -> Iterator[tuple[str, Maps, list[tuple[int, str, Measured]]]]:
+        """Make and score the maps of every method and trivial map; yield label, maps, scores."""
+        for label, method in methods.items():
+            yield label, *self.of_method(method)
+        for name in self.baselines:
+            yield label_of(name), *self.of_baseline(name)
 
     def of_method(self, method: Method) -> tuple[Maps, list[tuple[int, str, Measured]]]:
         """Make a method's maps and score them."""
@@ -225,6 +235,7 @@ class CaseScores:
                 yield t, "effective_complexity", effective_complexity(scores)
                 yield t, "sparseness", sparseness(scores)
                 yield t, "entropy", entropy(scores)
+                yield t, "normalised_entropy", normalised_entropy(scores)
         if settings.has("utility"):
             yield from self._utility(maps, magnitude)
         yield from self._faithfulness(maps)
@@ -282,17 +293,13 @@ def _legacy_utility(values: NDArray[np.floating[Any]], truth: Mask) -> Measured:
     """AUPRC as published: of the map clipped at its 99th percentile; NaN where that has none."""
     drawn = legacy_map(values)
     if np.isnan(drawn).any():
-        return Measured(float("nan"), legacy_auprc(np.zeros(truth.shape), truth).flags)
+        return Measured(float("nan"), () if values.any() else (EMPTY_MAP,))
     return legacy_auprc(drawn, truth)
 
 
 def label_of(name: str) -> str:
     """Label of a trivial map in the tables."""
     return f"{BASELINE}{name}"
-
-
-Scored = Callable[[str, Maps, Sequence[tuple[int, str, Measured]]], None]
-"""Takes the label, the maps and the scores of one method or trivial map."""
 
 
 def check_labels(methods: Mapping[str, Method]) -> None:

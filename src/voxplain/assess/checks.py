@@ -86,7 +86,7 @@ def checks_of(
     pairs = scores[["model", "method"]].drop_duplicates().sort_values(["model", "method"])
     found = []
     for model, method in pairs.itertuples(index=False, name=None):
-        if method.startswith(BASELINE):
+        if not method or method.startswith(BASELINE):
             continue
         subject = Subject(
             model, method, scores, summary, comparisons, metrics, thresholds, draws

@@ -50,7 +50,7 @@ _ALL = (
     *infidelity.METRICS.values(), *infidelity.RAW_METRICS.values(),
     curves.DELETION_AREA, curves.INSERTION_AREA, road_fill.ROAD, leakage.LEAKAGE,
     completeness.METRIC, *sensitivity.METRICS, *stability.METRICS, fill_agreement.METRIC,
-    effective_complexity.METRIC, sparseness.METRIC, entropy.METRIC,
+    effective_complexity.METRIC, sparseness.METRIC, entropy.METRIC, entropy.NORMALISED,
     *utility.METRICS, energy_in_body.METRIC,
     *_SIMILARITY, *cascade.METRICS, *(_area(metric) for metric in _SIMILARITY),
     *performance.METRICS, *efficiency.METRICS,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -9,7 +10,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from voxplain.assess.case_scores import CaseScores
 from voxplain.space.grid import Grid
+
+Floats = NDArray[np.floating[Any]]
 
 _MOST = 192  # pixels of the longer side
 
@@ -79,3 +83,49 @@ def picture_row(
 ) -> dict[str, Any]:
     """Row of the table `PICTURES`; `key` has case, model, seed, stage, method, target."""
     return {**key, "axis": plane.axis, "index": plane.index, "low": low, "high": high, "file": file}
+
+
+class PictureBook:
+    """Planes of one case and model."""
+
+    def __init__(self, key: Mapping[str, Any]) -> None:
+        self._key = key
+        self.rows: list[dict[str, Any]] = []
+        self.planes: dict[str, NDArray[np.uint8]] = {}
+
+    def plane(self, scores: CaseScores, t: int) -> Plane:
+        """Plane in which a target is shown: through the truth, else what is predicted."""
+        mask = scores.truths[t]
+        if mask is None or not mask.any():
+            mask = scores.predicted[t]
+        return plane_through(
+            scores.body if mask is None else mask, scores.question.pipeline.image.grid
+        )
+
+    def add_image(self, scores: CaseScores) -> None:
+        """Show the image, and true masks, in the plane of each target."""
+        for t, target in enumerate(scores.question.targets):
+            plane = self.plane(scores, t)
+            image = scores.question.pipeline.image.data[0]
+            self.put(plane, target.name, "image", 0, "", image, low=None)
+            for stage, mask in (("truth", scores.truths[t]), ("prediction", scores.predicted[t])):
+                if mask is not None:
+                    self.put(plane, target.name, stage, 0, "", mask.astype(np.float32))
+
+    def add(
+        self, scores: CaseScores, t: int, stage: str, seed: int, method: str, values: Floats
+    ) -> None:
+        """Show one map of magnitudes."""
+        name = scores.question.targets[t].name
+        self.put(self.plane(scores, t), name, stage, seed, method, values)
+
+    def put(
+        self, plane: Plane, target: str, stage: str, seed: int, method: str, values: Floats,
+        *, low: float | None = 0.0,
+    ) -> None:  # fmt: skip
+        """Keep a plane."""
+        pixels, start, stop = picture(plane, values, low)
+        key = {**self._key, "seed": seed, "stage": stage, "method": method, "target": target}
+        digest = hashlib.sha256(repr(sorted(key.items())).encode()).hexdigest()[:20]
+        self.planes[f"plane:{digest}"] = pixels
+        self.rows.append(picture_row(key, plane, f"plane:{digest}", start, stop))

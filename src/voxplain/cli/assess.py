@@ -1,4 +1,4 @@
-"""``voxplain assess``: can the explanations of a model be trusted?"""
+"""``voxplain assess``: whether the explanations of a model can be trusted."""
 
 from __future__ import annotations
 

@@ -121,7 +121,7 @@ class Model(ABC):
         return self.module
 
     def flips(self, view: int) -> tuple[int, ...]:
-        """Spatial axes of its network's tensors along which a view is mirrored."""
+        """Spatial axes of a window along which a view is mirrored."""
         return ()
 
     def label_image(self, logits: NDArray[np.floating[Any]], grid: Grid, image: Volume) -> LabelMap:

@@ -155,8 +155,9 @@ class NnUNetModel(Model):
         return self._networks[view // len(self._flips)]
 
     def flips(self, view: int) -> tuple[int, ...]:
-        """Spatial axes along which a view is mirrored."""
-        return tuple(axis - 2 for axis in self._flips[view % len(self._flips)])
+        """Spatial axes of a window along which a view is mirrored; a slice's begin at axis 1."""
+        shift = self.info.rank - len(self._configuration.patch_size)
+        return tuple(axis - 2 + shift for axis in self._flips[view % len(self._flips)])
 
     def forward(self, windows: torch.Tensor, view: int = 0) -> torch.Tensor:
         """Logits of a batch in one view: one fold, mirrored or not, mirrored back."""

@@ -1,5 +1,6 @@
 """Figures, notebook views and the self-contained page of an explained case."""
 
+from voxplain.report.assess_page import write_assess_report
 from voxplain.report.context_page import write_context_report
 from voxplain.report.drawing import Drawing
 from voxplain.report.figures import region_matrix, target_bars
@@ -18,6 +19,7 @@ __all__ = [
     "region_matrix",
     "show",
     "target_bars",
+    "write_assess_report",
     "write_context_report",
     "write_lesion_report",
     "write_report",

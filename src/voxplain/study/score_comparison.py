@@ -103,9 +103,8 @@ def paired(a: pd.DataFrame, b: pd.DataFrame) -> pd.DataFrame:
         Columns case, patient, value; cases for which both are known.
     """
     key = ["case", "patient", "target"]
-    both = a[[*key, "value"]].merge(b[[*key, "value"]], on=key, suffixes=("", "_rival"))
-    both = both.assign(value=both["value"] - both["value_rival"]).dropna(subset="value")
-    return both.groupby(["case", "patient"], sort=True, as_index=False).agg(value=("value", "mean"))
+    gained = (a.set_index(key)["value"] - b.set_index(key)["value"]).dropna()  # aligned
+    return gained.groupby(level=["case", "patient"], sort=True).mean().reset_index()
 
 
 def rank_biserial(differences: Floats) -> float:

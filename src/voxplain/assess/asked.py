@@ -1,0 +1,160 @@
+"""What an assessment is asked: models, cases, methods, targets and settings."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from voxplain.assess.average_mask import AverageMask
+from voxplain.assess.case_scores import CaseScores, check_labels
+from voxplain.assess.rows import ListedCase
+from voxplain.assess.settings import AssessSettings
+from voxplain.assess.subject import Subject
+from voxplain.attribution.ask import ask
+from voxplain.attribution.method import Method, settings_of
+from voxplain.attribution.parse import targets_of
+from voxplain.attribution.targets import Target
+from voxplain.errors import DataError
+from voxplain.inference.compute import Compute
+from voxplain.inference.pipeline import Passes, open_pipeline
+from voxplain.models.model import Model
+
+
+@dataclass(frozen=True, eq=False)
+class Asked:
+    """Everything that decides an assessment.
+
+    Parameters
+    ----------
+    models
+        By their label.
+    cases
+        In order.
+    methods
+        By their label.
+    targets
+        Texts or targets, see `voxplain.attribution.parse`; the same for every model.
+    settings
+        What is measured.
+    seed, compute
+        See `voxplain.attribution.explain`.
+    averages
+        Mean training masks by target, for the baseline ``average_mask``.
+
+    Raises
+    ------
+    MethodError
+        If there is no method, or a label is taken.
+    DataError
+        If there is no case, or two have one name.
+    """
+
+    models: Mapping[str, Model]
+    cases: Sequence[ListedCase]
+    methods: Mapping[str, Method]
+    targets: Sequence[str | Target]
+    settings: AssessSettings
+    seed: int = 0
+    compute: Compute = field(default_factory=Compute)
+    averages: Mapping[str, AverageMask] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        check_labels(self.methods)
+        names = [case.name for case in self.cases]
+        if not names:
+            raise DataError("there is no case to assess on; give other --data or --split")
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise DataError(f"cases of one name: {', '.join(twice)}; rename them")
+
+    def case(self, name: str) -> ListedCase:
+        """Case of a name."""
+        return next(case for case in self.cases if case.name == name)
+
+    @property
+    def needs_kept(self) -> bool:
+        """Whether maps are kept, to be compared between cases."""
+        has_rival = self.settings.has("randomisation") or self.settings.has("agreement")
+        return has_rival and len(self.cases) > 1
+
+    @property
+    def has_pairs(self) -> bool:
+        """Whether models are compared."""
+        return self.settings.has("agreement") and len(self.models) > 1
+
+    def is_shown(self, case: str) -> bool:
+        """Whether planes of a case are kept for the report."""
+        return case in [one.name for one in self.cases[: self.settings.n_pictures]]
+
+    def bound(self, model: Model) -> list[Target]:
+        """Targets of a model."""
+        return targets_of(list(self.targets), model.answers)
+
+    @contextmanager
+    def open(self, model: Model, subject: Subject) -> Iterator[CaseScores]:
+        """Open a case and model for scores; the model comes back unchanged."""
+        with open_pipeline(model, subject.image, self.compute) as pipeline:
+            targets = self.bound(model)
+            question = ask(pipeline, subject.image, targets, None, self.seed)
+            yield CaseScores(question, targets, subject, self.settings, self.averages)
+
+    def keys(self) -> list[tuple[str, ...]]:
+        """Parts of the work, in an order in which each finds what it needs."""
+        settings = self.settings
+        keys: list[tuple[str, ...]] = []
+        for case in self.cases:
+            for label in self.models:
+                keys.append(("scores", label, case.name))
+                if settings.has("randomisation"):
+                    keys += [
+                        ("cascade", label, case.name, order, str(self.seed + k))
+                        for order in settings.orders
+                        for k in range(settings.n_randomisations)
+                    ]
+            if self.has_pairs:
+                keys.append(("models", "", case.name))
+        if self.needs_kept:
+            keys += [("random pairs", label) for label in self.models]
+        return keys
+
+    def plan(self) -> dict[str, Any]:
+        """Plain values that decide the result."""
+        return {
+            "models": {label: model.info.sha256 for label, model in self.models.items()},
+            "cases": [case.name for case in self.cases],
+            "methods": {
+                label: {"method": one.name, **settings_of(one)}
+                for label, one in self.methods.items()
+            },
+            "targets": [str(target) for target in self.targets],
+            "settings": self.settings.to_dict(),
+            "seed": self.seed,
+            "compute": self.compute.to_dict(),
+        }
+
+    def estimate(self) -> dict[str, dict[str, Passes]]:
+        """Tell the passes of each part of the first case, by model.
+
+        Notes
+        -----
+        Predicts the first case with every model. Of curves the most that they can take; of
+        cascades those of the maps, once for the trained and for each random network.
+        """
+        found = {}
+        subject = self.cases[0].read()
+        for label, model in self.models.items():
+            with self.open(model, subject) as scores:
+                parts = {"prediction": Passes(scores.question.pipeline.n_passes)}
+                parts |= scores.passes(self.methods)
+                if self.settings.has("randomisation"):
+                    settings = self.settings
+                    n = settings.n_randomisations * len(settings.orders)
+                    n *= (settings.n_stages + 1) * settings.n_smooth
+                    for name, one in self.methods.items():
+                        once = one.passes(scores.question)
+                        part = Passes(n * once.n_forward, n * once.n_backward)
+                        parts[f"randomisation: {name}"] = part
+                found[label] = parts
+        return found

@@ -1,0 +1,190 @@
+"""An assessment as the command line asks for it: read, priced, run and written."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from voxplain.assess.asked import Asked
+from voxplain.assess.average_mask import AverageMask, average_masks
+from voxplain.assess.boxes import box_masks, read_boxes
+from voxplain.assess.presets import PRESETS
+from voxplain.assess.rows import ListedCase
+from voxplain.assess.run import assess
+from voxplain.assess.settings import AssessSettings, Preset
+from voxplain.assess.subject import Mask, Subject, default_targets
+from voxplain.attribution import method_of
+from voxplain.attribution.method import Method
+from voxplain.attribution.methods import baseline_of
+from voxplain.cli.assess_summary import print_assessment, print_passes
+from voxplain.cli.job import result_folder, settings_of
+from voxplain.cli.progress import passes_bar
+from voxplain.data import Case, Cohort, read_data
+from voxplain.errors import DataError, MethodError, ModelError
+from voxplain.inference.compute import Compute
+from voxplain.models import Model, load_model
+from voxplain.records.unfinished import remove_parts
+
+_TEST, _TRAIN = "test", "train"
+
+
+@dataclass(frozen=True, eq=False)
+class AssessJob:
+    """What the user asked for, read and checked.
+
+    Parameters
+    ----------
+    asked
+        See `voxplain.assess.asked.Asked`.
+    """
+
+    asked: Asked
+
+    @classmethod
+    def read(
+        cls, models: Sequence[str], data: Path, *, methods: Sequence[str], metrics: str | None,
+        preset: Preset, targets: Sequence[str], split: str | None, n_cases: int | None,
+        boxes: Path | None, fill: str, removals: Sequence[str], orders: Sequence[str],
+        baselines: Sequence[str] | None, model_settings: Sequence[str], seed: int, device: str,
+        precision: Any, batch_size: int | None, trust_code: bool, **numbers: Any,
+    ) -> AssessJob:  # fmt: skip
+        """Read models and lists of cases, and check the words; no image is opened yet.
+
+        Raises
+        ------
+        VoxplainError
+            If something is missing, unknown or does not fit.
+        """
+        choice = PRESETS[preset]
+        names = [one for text in methods for one in text.split(",") if one] or choice.methods
+        trivial = tuple(baselines or AssessSettings.baselines)
+        settings = AssessSettings(
+            groups=tuple(metrics.split(",")) if metrics else choice.groups,  # type: ignore[arg-type]
+            preset=preset, removals=tuple(removals), fill=baseline_of(fill),
+            orders=tuple(orders),  # type: ignore[arg-type]
+            baselines=trivial, **numbers,
+        )  # fmt: skip
+        cohort = read_data(data)
+        cases = _cases(cohort, split, n_cases)
+        loaded = _models(models, settings_of(model_settings, "--model-set"), trust_code)
+        first = next(iter(loaded.values()))
+        is_own = preset == "arun2021" and first.info.kind == "classification"
+        wanted = list(targets) or (["predicted"] if is_own else default_targets(first))
+        answers = {name for one in loaded.values() for name in one.info.class_names}
+        table = None
+        if boxes is not None:
+            table = read_boxes(boxes, cases={one.name for one in cohort}, targets=answers)
+        averages: Mapping[str, AverageMask] = {}
+        if "average_mask" in trivial:
+            structures = [one.removeprefix("class:") for one in wanted]
+            averages = average_masks(
+                [case for case in cohort if case.split == _TRAIN], cases, structures,
+                read=cohort.read_labels,
+            )  # fmt: skip
+        channels = first.info.channel_names
+
+        def subject(case: Case) -> Subject:
+            image = case.read_image(channels)
+            found: dict[str, Mask] = {}
+            if table is not None:
+                found = box_masks(table, case.name, image.grid)
+            labels = cohort.read_labels(case) if case.labels is not None else None
+            return Subject(image, case.patient or case.name, labels, found)
+
+        listed = [
+            ListedCase(case.name, case.patient or case.name, partial(subject, case))
+            for case in cases
+        ]
+        return cls(
+            Asked(
+                models=loaded,
+                cases=listed,
+                methods=_methods(names),
+                targets=wanted,
+                settings=settings,
+                seed=seed,
+                averages=averages,
+                compute=Compute(device=device, precision=precision, batch_size=batch_size),
+            )
+        )
+
+    def print_estimate(self) -> None:
+        """Tell the passes of each part of the first case, and what sharing saves."""
+        print_passes(self.asked)
+
+    def run(self, out: Path, *, restart: bool, report: bool, is_quiet: bool) -> None:
+        """Measure, conclude and write; go on where an earlier run of the same was stopped."""
+        from voxplain.report.assess_page import write_assess_report
+
+        unfinished = out / "unfinished"
+        if restart:
+            remove_parts(unfinished)
+        with passes_bar(is_quiet) as progress:
+            result = assess(self.asked, unfinished, progress)
+        with result_folder(out) as folder:
+            result.save(folder)
+            if report:
+                write_assess_report(result, folder / "report.html")
+            files = sorted(file.name for file in folder.iterdir())
+        remove_parts(unfinished)
+        if not is_quiet:
+            print_assessment(result, out, files)
+
+
+def _cases(cohort: Cohort, split: str | None, n_cases: int | None) -> list[Case]:
+    """Cases that are assessed."""
+    splits = Counter(str(case.split) for case in cohort)
+    chosen = split or (_TEST if splits.get(_TEST) else None)
+    cases = list(cohort) if chosen is None else [case for case in cohort if case.split == chosen]
+    if not cases:
+        known = ", ".join(sorted(splits))
+        raise DataError(f"{cohort.root}: no case of the split {chosen!r}; splits: {known}")
+    return cases[:n_cases]
+
+
+def _models(
+    places: Sequence[str], options: Mapping[str, str], trust_code: bool
+) -> dict[str, Model]:
+    """Load the models; of equal names each gets its folder's."""
+    found: dict[str, Model] = {}
+    loaded = []
+    for place in places:
+        model = load_model(place, trust_code=trust_code, **options)
+        if not isinstance(model, Model):
+            raise ModelError(
+                f"{place} has {len(model.models)} parts; assess one of its models at a time"
+            )
+        loaded.append(model)
+    names = [model.info.name for model in loaded]
+    if len(set(names)) < len(names):
+        names = [Path(place).name for place in places]
+    for name, place, model in zip(names, places, loaded, strict=True):
+        if name in found:
+            raise ModelError(f"two models are called {name}; rename a folder, or drop {place}")
+        found[name] = model
+    first = loaded[0]
+    for model in loaded[1:]:
+        if model.info.kind != first.info.kind or model.info.rank != first.info.rank:
+            raise ModelError(
+                f"models that are compared are of one kind: {first.info.name} is a "
+                f"{first.info.rank}D {first.info.kind} model, {model.info.name} a "
+                f"{model.info.rank}D {model.info.kind} model"
+            )
+    return found
+
+
+def _methods(texts: Sequence[str]) -> dict[str, Method]:
+    """Methods of texts ``NAME[:KEY=VALUE]…`` by their label: the name, or the text if twice."""
+    names = [text.partition(":")[0] for text in texts]
+    methods: dict[str, Method] = {}
+    for name, text in zip(names, texts, strict=True):
+        label = name if names.count(name) == 1 else text
+        if label in methods:
+            raise MethodError(f"--methods {text} is given twice")
+        settings = [one for one in text.partition(":")[2].split(":") if one]
+        methods[label] = method_of(name, settings_of(settings, f"--methods {name}:"))
+    return methods

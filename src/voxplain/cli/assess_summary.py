@@ -1,0 +1,82 @@
+"""What ``voxplain assess`` prints: verdicts at the end, passes before."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from voxplain.assess.asked import Asked
+from voxplain.assess.case_scores import SHARED
+from voxplain.records.assessment import Assessment
+from voxplain.report.wording import seconds
+
+_SIGNS = {
+    "issue": "✗", "tip": "!", "passed": "✓", "not applicable": "–", "skipped": "·", "ignored": "·",
+}  # fmt: skip
+
+
+def print_assessment(result: Assessment, folder: Path, files: Sequence[str]) -> None:
+    """Print a table of verdicts, the issues in words, and where the files are.
+
+    Parameters
+    ----------
+    result
+        What was written.
+    folder
+        Where, as the user named it.
+    files
+        Names of the files in it that this run wrote.
+    """
+    console = Console(highlight=False)
+    cost = result.provenance.cost
+    passes = f"{cost.n_forward + cost.n_backward:,}".replace(",", " ")
+    console.print(
+        Text(f"{result.provenance.case}, {passes} passes, {seconds(cost.seconds)}"), soft_wrap=True
+    )
+    subjects = list(dict.fromkeys(str(one.target) for one in result.findings))
+    titles = {one.code: one.title for one in result.findings}
+    table = Table(title="✗ issue  ! tip  ✓ passed  – not applicable  · skipped")
+    table.add_column("check")
+    for subject in subjects:
+        table.add_column(Text(subject), justify="center")
+    told = {(one.code, str(one.target)): one for one in result.findings}
+    for code, title in titles.items():
+        signs = [_SIGNS[told[code, subject].outcome] for subject in subjects]
+        table.add_row(Text(f"{code} {title}"), *signs)
+    if subjects:
+        console.print(table)
+    for one in result.findings:
+        if one.outcome == "issue":
+            console.print(Text(f"{one.code} {one.target}: {one.evidence}"), soft_wrap=True)
+    console.print(Text(f"{folder}: {', '.join(files)}"), soft_wrap=True)
+
+
+def print_passes(asked: Asked) -> None:
+    """Print the passes of each part of the first case, and what it takes unshared."""
+    console = Console(highlight=False)
+    estimate = asked.estimate()
+    total = 0
+    for model, parts in estimate.items():
+        table = Table(title=Text(f"{model}: passes of a window for one case"))
+        for name in ("part", "forward", "backward"):
+            table.add_column(name, justify="left" if name == "part" else "right")
+        for name, passes in parts.items():
+            table.add_row(Text(name), str(passes.n_forward), str(passes.n_backward))
+            total += passes.total
+        console.print(table)
+        shared = sum(passes.total for name, passes in parts.items() if SHARED in name)
+        n_single = (len(asked.methods) + len(asked.settings.baselines)) * len(asked.targets)
+        if shared:
+            console.print(
+                Text(
+                    f"perturbed predictions: {shared} passes serve {n_single} maps; one by one "
+                    f"they would take {shared * n_single}"
+                ),
+                soft_wrap=True,
+            )  # fmt: skip
+    n = len(asked.cases)
+    console.print(Text(f"{n} cases: about {total * n} passes in all; nothing was written"))

@@ -1,0 +1,218 @@
+"""What randomising a model layer by layer did to its maps."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
+
+from voxplain.records.assessment import RANDOM_PAIRS
+from voxplain.report.assess_tables import METHOD, SECOND, Tables, colour, said
+from voxplain.report.colours import INK
+from voxplain.report.drawing import MUTED, Drawing, blank
+from voxplain.report.lesion_figure import frame_axes
+from voxplain.report.wording import number
+
+SIMILARITIES = ("ssim", "spearman", "legacy_ssim", "entropy_rise")
+"""What is drawn, of what was computed; other measures are in the table of scores."""
+
+_STAGE = re.compile(r"(.+):(\d+)")
+_COLUMNS = ("method", "metric", "step", "n", "n_patients", "mean", "sd")
+_OUTPUTS = ((METHOD, "-", "o"), (SECOND, "-", "s"), ("#009e73", "-", "^"))
+_MOST_COLUMNS = 4
+
+
+def orders(tables: Tables, model: str) -> list[str]:
+    """Return the orders in which a model's layers were randomised."""
+    rows = tables.assessment.scores
+    stages = dict.fromkeys(rows[rows["model"] == model]["stage"])
+    found = [match[1] for match in map(_STAGE.fullmatch, map(str, stages)) if match]
+    return list(dict.fromkeys(found))
+
+
+def steps(tables: Tables, model: str, order: str) -> list[dict[str, Any]]:
+    """Give what each step of a cascade randomised."""
+    rows = tables.assessment.stages
+    own = rows[(rows["model"] == model) & (rows["order"] == order)].sort_values("number")
+    return [
+        {"number": int(row["number"]), "layers": str(row["layers"] or ""),
+         "n_parameters": int(row["n_parameters"])}
+        for row in own.to_dict("records")
+    ]  # fmt: skip
+
+
+def drawn_similarities(tables: Tables, model: str, order: str) -> list[str]:
+    """Return the measures of similarity that are drawn for a cascade."""
+    points = cascade_points(tables, model, order)
+    known = set(points[(points["method"] != "") & points["mean"].notna()]["metric"])
+    return [name for name in SIMILARITIES if name in known]
+
+
+def cascade_points(tables: Tables, model: str, order: str) -> pd.DataFrame:
+    """Tabulate a cascade: the mean of a measure at each step and its spread.
+
+    Parameters
+    ----------
+    tables, model, order
+        Which.
+
+    Returns
+    -------
+    pandas.DataFrame
+        ``method, metric, step, n, n_patients, mean, sd``: method empty for what the model's
+        output did. One value a case and seed, the mean over targets; n: how many; sd: theirs,
+        divided by n − 1; mean: over cases, of the mean over a case's seeds and targets, as in
+        the summary.
+    """
+    scores = tables.assessment.scores
+    step = scores["stage"].astype(str).str.extract(f"^{re.escape(order)}:(\\d+)$")[0]
+    own = scores.assign(step=step)[(scores["model"] == model) & step.notna()]
+    own = own[own["value"].notna()].astype({"step": int})
+    key = ["method", "metric", "step"]
+    targets = own.groupby([*key, "case", "patient", "seed", "target"], as_index=False)["value"]
+    values = targets.mean()
+    single = values.groupby([*key, "case", "patient", "seed"], as_index=False)["value"].mean()
+    cases = values.groupby([*key, "case", "target"], as_index=False)["value"].mean()
+    cases = cases.groupby([*key, "case"], as_index=False)["value"].mean()
+    means = cases.groupby(key, as_index=False).agg(mean=("value", "mean"))
+    spread = single.groupby(key, as_index=False).agg(
+        n=("value", "size"), n_patients=("patient", "nunique"), sd=("value", "std")
+    )
+    return means.merge(spread, on=key)[list(_COLUMNS)]
+
+
+def cascade_curves(tables: Tables, model: str, order: str, metric: str) -> Drawing:
+    """Draw similarity to the trained network's map against the step: a panel a method.
+
+    Line: mean; band: one standard deviation over cases and seeds to either side; dashes: mean
+    over random pairs of cases of the same method, what maps have in common that share nothing
+    but the method. Last panel: what the model's output did meanwhile.
+
+    Parameters
+    ----------
+    tables, model, order, metric
+        What is drawn.
+
+    Returns
+    -------
+    Drawing
+        Table: ``method, metric, step, n, n_patients, mean, sd, random_pairs``.
+    """
+    points = cascade_points(tables, model, order)
+    own = points[(points["metric"] == metric) & (points["method"] != "")]
+    output = points[points["method"] == ""]
+    labels = [name for name in tables.labels if (own["method"] == name).any()]
+    n_panels = len(labels) + (not output.empty)
+    n_rows = -(-n_panels // _MOST_COLUMNS)
+    n_columns = -(-n_panels // n_rows)
+    figure = blank(max(2.6 * n_columns + 0.3, 4.0), 2.2 * n_rows + 0.35)
+    panels = list(figure.subplots(n_rows, n_columns, squeeze=False).flat)
+    for axes in panels[n_panels:]:
+        axes.set_visible(False)
+    random = {name: _random_pairs(tables, model, name, metric) for name in labels}
+    low, high = _ends(own, list(random.values()))
+    for at, (axes, name) in enumerate(zip(panels, labels, strict=False)):
+        line = own[own["method"] == name].sort_values("step")
+        _panel(axes, said(name), line["step"])
+        _curve(axes, line, colour(name))
+        if not np.isnan(random[name]):
+            axes.axhline(random[name], color=SECOND, linewidth=1.3, linestyle=(0, (4, 3)))
+        axes.set_ylim(low, high)
+        if at % n_columns == 0:
+            axes.set_ylabel(tables.head(metric), fontsize=8.5, color=MUTED, parse_math=False)
+    if not output.empty:
+        _output(panels[len(labels)], tables, output)
+    figure.tight_layout(w_pad=1.0, h_pad=1.0, rect=(0, 0, 1, 1 - 0.25 / figure.get_figheight()))
+    handles = [
+        Line2D([], [], color=METHOD, linewidth=1.8),
+        Line2D([], [], color=SECOND, linewidth=1.3, linestyle=(0, (4, 3))),
+    ]
+    if np.isfinite(list(random.values())).any():
+        figure.legend(
+            handles, ["mean ± sd over cases and seeds", "random pairs of cases"], fontsize=8,
+            frameon=False, labelcolor=INK, loc="upper left", ncols=2, borderaxespad=0.1,
+        )  # fmt: skip
+    table = pd.concat([own, output], ignore_index=True)
+    return Drawing(figure, table.assign(random_pairs=table["method"].map(random)))
+
+
+def areas(tables: Tables, model: str, order: str) -> dict[str, Any] | None:
+    """Give the mean over each cascade's steps as a table: methods against measures."""
+    own = tables.summary(model, stage=order)
+    metrics = tables.metrics(list(own["metric"]))
+    if not metrics:
+        return None
+    known = own.set_index(["method", "metric"])
+    labels = [name for name in tables.labels if name in set(own["method"])]
+    return {
+        "heads": [tables.head(metric.name) for metric in metrics],
+        "rows": [
+            {"label": said(name), "cells": [_area(known, (name, m.name)) for m in metrics]}
+            for name in labels
+        ],
+    }
+
+
+def _area(known: pd.DataFrame, key: tuple[str, str]) -> str:
+    if key not in known.index:
+        return ""
+    row = known.loc[key]
+    spread = "" if np.isnan(row["sd"]) else f" ± {number(float(row['sd']))}"
+    return number(float(row["mean"])) + spread
+
+
+def _random_pairs(tables: Tables, model: str, method: str, metric: str) -> float:
+    """Mean over random pairs of cases, as the checks take it; NaN without."""
+    rows = tables.scores(model, RANDOM_PAIRS)
+    return float(rows[(rows["method"] == method) & (rows["metric"] == metric)]["value"].mean())
+
+
+def _ends(points: pd.DataFrame, more: Sequence[float]) -> tuple[float, float]:
+    """Ends of the axis that all panels share: everything that is drawn, and 0 and 1."""
+    spread = points["sd"].fillna(0.0)
+    values = [0.0, 1.0, *(points["mean"] - spread), *(points["mean"] + spread), *more]
+    low, high = float(np.nanmin(values)), float(np.nanmax(values))
+    return low - 0.04 * (high - low), high + 0.04 * (high - low)
+
+
+def _panel(axes: Axes, title: str, numbers: pd.Series[int]) -> None:
+    frame_axes(axes)
+    axes.set_title(title, loc="left", fontsize=9, color=INK, parse_math=False)
+    axes.set_xlim(-0.15, max(1, int(numbers.max())) + 0.15)
+    axes.xaxis.set_major_locator(MaxNLocator(8, integer=True))
+    axes.set_xlabel("step", fontsize=8, color=MUTED, labelpad=1)
+
+
+def _curve(axes: Axes, line: pd.DataFrame, shade: str, style: str = "-", mark: str = "o") -> None:
+    axes.plot(
+        line["step"], line["mean"], color=shade, linestyle=style, marker=mark, markersize=3.4,
+        linewidth=1.6,
+    )  # fmt: skip
+    low, high = line["mean"] - line["sd"], line["mean"] + line["sd"]
+    axes.fill_between(
+        line["step"], low, high, where=line["sd"].notna().to_numpy(), color=shade, alpha=0.15,
+        linewidth=0,
+    )  # fmt: skip
+
+
+def _output(axes: Axes, tables: Tables, points: pd.DataFrame) -> None:
+    """Draw what the model's output did."""
+    _panel(axes, "the model's output", points["step"])
+    names = list(dict.fromkeys(points["metric"]))
+    for i, name in enumerate(names):
+        shade, style, mark = _OUTPUTS[i % len(_OUTPUTS)]
+        _curve(axes, points[points["metric"] == name].sort_values("step"), shade, style, mark)
+    lines = [
+        Line2D([], [], color=shade, marker=mark, markersize=3.4, linewidth=1.6)
+        for shade, _, mark in (_OUTPUTS[i % len(_OUTPUTS)] for i in range(len(names)))
+    ]
+    words = [tables.head(name) for name in names]
+    legend = axes.legend(lines, words, fontsize=7, frameon=False, labelcolor=INK, loc="best")
+    for text in legend.get_texts():
+        text.set_parse_math(False)
