@@ -54,11 +54,12 @@ def assessment(
     n_pictures: int = 2,
     shape: tuple[int, int] = (48, 36),
     is_noise: bool = False,
+    is_legacy: bool = False,
     provenance: Provenance | None = None,
 ) -> Assessment:
     """Make an assessment whose first method is the best and whose last one fails randomisation."""
     rng = np.random.default_rng(7)
-    rows = list(_rows(rng, models, methods, trivial, cases, targets, n_steps))
+    rows = list(_rows(rng, models, methods, trivial, cases, targets, n_steps, is_legacy))
     scores = frame_of(rows, SCORES)
     scores["value"] = scores["value"].astype(float)
     metrics = metrics_of(scores["metric"].unique())
@@ -85,12 +86,13 @@ def record(n_cases: int) -> Provenance:
     """Say how it was made."""
     return Provenance("nets", "ab" * 32, f"{n_cases} cases", "cd" * 32, "three", {"n_runs": 100},
                       cost=Cost(123456, 7890, 4321.0, 2_000_000_000),
-                      versions={"voxplain": "0.1.0"}, created="2026-01-02T03:04:05+00:00")  # fmt: skip
+                      versions={"voxplain": "0.1.0"}, created="2026-01-02T03:04:05")  # fmt: skip
 
 
 def _rows(
     rng: np.random.Generator, models: Sequence[str], methods: Sequence[str],
     trivial: Sequence[str], cases: Sequence[str], targets: Sequence[str], n_steps: int,
+    is_legacy: bool,
 ) -> Iterator[dict[str, Any]]:  # fmt: skip
     def row(case: str, model: str, method: str, target: str, metric: str, value: float,
             stage: str = ORIGINAL, against: str = "") -> dict[str, Any]:  # fmt: skip
@@ -99,7 +101,7 @@ def _rows(
                 "value": value, "flags": "", "against": against}  # fmt: skip
 
     labels = [*methods, *trivial]
-    similar = {**_SIMILARITIES, "legacy_ssim": 0.5}
+    similar = {**_SIMILARITIES, "legacy_ssim": 0.5} if is_legacy else _SIMILARITIES
     for case in cases:
         for model in models:
             for t, target in enumerate(targets):
@@ -114,7 +116,7 @@ def _rows(
                             value *= 8.0**i
                         yield row(case, model, label, target, metric, value)
                     yield row(case, model, label, target, "prevalence", 0.05 + 0.04 * t)
-            for k in range(n_steps + 1):
+            for k in range(n_steps + 1) if n_steps else ():
                 stage = f"{ORDER}:{k}"
                 for target in targets:
                     yield row(

@@ -45,7 +45,7 @@ from voxplain.errors import MethodError
 from voxplain.inference.pipeline import Passes
 from voxplain.records.assessment import BASELINE
 from voxplain.records.metric import EMPTY_MAP, Measured
-from voxplain.regions.tissue import tissue_mask
+from voxplain.regions.tissue import body_mask
 from voxplain.space.resample import resample_labels
 
 Found = Iterator[tuple[int, str, Measured]]
@@ -91,9 +91,11 @@ class CaseScores:
         return predicted_masks(self.question, self.targets)
 
     @cached_property
-    def body(self) -> Mask:
-        """Voxels of the body, on the model's grid."""
-        tissue = tissue_mask(self.subject.image)
+    def body(self) -> Mask | None:
+        """Voxels of the body, on the model's grid; None where no air is around it."""
+        tissue = body_mask(self.subject.image)
+        if tissue is None:
+            return None
         return resample_labels(tissue, self.question.pipeline.image.grid).mask("tissue")
 
     @cached_property
@@ -245,7 +247,8 @@ class CaseScores:
     def _utility(self, maps: Maps, magnitude: NDArray[np.float64]) -> Found:
         is_legacy = self.settings.preset == "arun2021"
         for t, scores in enumerate(magnitude):
-            yield t, "energy_in_body", energy_in_body(scores, self.body)
+            if self.body is not None:
+                yield t, "energy_in_body", energy_in_body(scores, self.body)
             truth = self.truths[t]
             if truth is None:
                 continue

@@ -95,12 +95,10 @@ class PictureBook:
 
     def plane(self, scores: CaseScores, t: int) -> Plane:
         """Plane in which a target is shown: through the truth, else what is predicted."""
-        mask = scores.truths[t]
-        if mask is None or not mask.any():
-            mask = scores.predicted[t]
-        return plane_through(
-            scores.body if mask is None else mask, scores.question.pipeline.image.grid
-        )
+        grid = scores.question.pipeline.image.grid
+        masks = [one for one in (scores.truths[t], scores.predicted[t]) if one is not None]
+        filled = [one for one in masks if one.any()]
+        return plane_through(filled[0] if filled else np.zeros(grid.shape, np.bool_), grid)
 
     def add_image(self, scores: CaseScores) -> None:
         """Show the image, and true masks, in the plane of each target."""

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 _SLOPE = 1e-3  # of probability; 2p(1-p) at p = 0.9995
 _GAP = 0.01
+_IN_BODY = 0.5
 
 
 def findings_of(
@@ -26,6 +27,7 @@ def findings_of(
     totals: NDArray[np.float64],
     peaks: NDArray[np.float64],
     gaps: list[float | None],
+    energy: NDArray[np.float64],
 ) -> tuple[Finding, ...]:
     """Return the remarks on one case.
 
@@ -39,6 +41,9 @@ def findings_of(
         Sum and largest magnitude of each target's map.
     gaps
         Completeness gap of each target, None where undefined.
+    energy
+        (2, n_targets) sum of each map's magnitudes, and that over the body; 0 where no body is
+        told from the air around it.
     """
     found = list(outcome.findings)
     known = {(f.code, f.target) for f in found}
@@ -73,6 +78,13 @@ def findings_of(
             found.append(
                 finding("VX104", "issue", f"score {score:.6g}, every voxel's value is 0", name)
             )
+        total, inside = energy[:, t]
+        if inside < _IN_BODY * total:
+            evidence = (
+                f"{inside / total:.1%} of the map lies in the body: the model uses what is "
+                "outside (a marker, the table, a border), or the map does not show what it uses"
+            )
+            found.append(finding("VX204", "issue", evidence, name))
         gap = gaps[t]
         if gap is not None and ("VX102", name) not in known:
             change = totals[t] - gap

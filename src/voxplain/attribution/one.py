@@ -30,6 +30,7 @@ from voxplain.records.explanation import Explanation, TargetSummary
 from voxplain.records.player_table import COLUMNS, PlayerTable
 from voxplain.records.provenance import Cost, Provenance
 from voxplain.regions.sums import RegionSums
+from voxplain.regions.tissue import body_mask
 from voxplain.space.box import Box
 from voxplain.space.grid import Grid
 from voxplain.space.labelmap import LabelMap
@@ -67,7 +68,9 @@ def explain_one(
         if progress is not None:
             needed = chosen.passes(question).total
             pipeline.on_pass = _meter(progress, pipeline, pipeline.passes.total + needed)
-        collector = _Collector(question, keep, image.grid.n_voxels, channels_of(chosen, question))
+        collector = _Collector(
+            question, keep, image.grid.n_voxels, channels_of(chosen, question), body_mask(image)
+        )
         outcome = chosen.attribute(question, collector.add)
         return _result(
             question, chosen, collector, outcome, image, regions, seed,
@@ -92,8 +95,9 @@ class _Collector:
     """Takes finished slabs: region sums, totals and, if wanted, the maps."""
 
     def __init__(
-        self, question: Question, keep: bool | str, n_image_voxels: int, channels: tuple[str, ...]
-    ) -> None:
+        self, question: Question, keep: bool | str, n_image_voxels: int, channels: tuple[str, ...],
+        body: LabelMap | None,
+    ) -> None:  # fmt: skip
         pipeline = question.pipeline
         self._inner = pipeline.plan.inner()
         names = [target.name for target in question.targets]
@@ -101,6 +105,10 @@ class _Collector:
         self.sums = RegionSums(question.regions, names, channels)
         self.totals = np.zeros(len(names))
         self.peaks = np.zeros(len(names))
+        self.energy = np.zeros((2, len(names)))  # of magnitudes: in all, in the body
+        self._body = None
+        if body is not None:
+            self._body = resample_labels(body, pipeline.image.grid).mask("tissue")
         dtype = np.float64 if pipeline.compute.dtype == torch.float64 else np.float32
         shape = (len(names), len(channels), *pipeline.image.grid.shape)
         n_voxels = max(pipeline.image.grid.n_voxels, n_image_voxels)  # maps end on its grid
@@ -118,6 +126,10 @@ class _Collector:
         for t, slab in enumerate(part):
             self.sums.add(t, slab, place)
             self.totals[t] += slab.sum(dtype=np.float64)
+            if self._body is not None:
+                magnitude = np.abs(slab).sum(axis=0, dtype=np.float64)
+                inside = magnitude[self._body[place.slices]].sum()
+                self.energy[:, t] += magnitude.sum(), inside
             self.peaks[t] = max(self.peaks[t], float(np.abs(slab).max(initial=0.0)))
         if self.is_kept:
             self.maps[(slice(None), slice(None), *place.slices)] = part
@@ -197,7 +209,9 @@ def _result(
         method=method.name,
         provenance=provenance,
         attributions=maps,
-        findings=findings_of(question, outcome, collector.totals, collector.peaks, gaps),
+        findings=findings_of(
+            question, outcome, collector.totals, collector.peaks, gaps, collector.energy
+        ),
         players=players,
         classes=() if pipeline.is_dense else _classes(question),
     )

@@ -38,20 +38,24 @@ def print_assessment(result: Assessment, folder: Path, files: Sequence[str]) -> 
         Text(f"{result.provenance.case}, {passes} passes, {seconds(cost.seconds)}"), soft_wrap=True
     )
     subjects = list(dict.fromkeys(str(one.target) for one in result.findings))
-    titles = {one.code: one.title for one in result.findings}
+    codes = {one.code: one.title for one in result.findings}
     table = Table(title="✗ issue  ! tip  ✓ passed  – not applicable  · skipped")
-    table.add_column("check")
-    for subject in subjects:
-        table.add_column(Text(subject), justify="center")
+    table.add_column("model · method")
+    for code in codes:
+        table.add_column(code.removeprefix("VX"), justify="center")
     told = {(one.code, str(one.target)): one for one in result.findings}
-    for code, title in titles.items():
-        signs = [_SIGNS[told[code, subject].outcome] for subject in subjects]
-        table.add_row(Text(f"{code} {title}"), *signs)
+    for subject in subjects:
+        signs = [_SIGNS[told[code, subject].outcome] for code in codes]
+        table.add_row(Text(subject), *signs)
     if subjects:
         console.print(table)
+    issues: dict[tuple[str, str], list[str]] = {}
     for one in result.findings:
         if one.outcome == "issue":
-            console.print(Text(f"{one.code} {one.target}: {one.evidence}"), soft_wrap=True)
+            issues.setdefault((one.code, one.evidence), []).append(str(one.target))
+    for (code, evidence), about in sorted(issues.items()):
+        who = about[0] if len(about) == 1 else f"{len(about)} of {len(subjects)} rows"
+        console.print(Text(f"{code} {codes[code]}: {who}: {evidence}"), soft_wrap=True)
     console.print(Text(f"{folder}: {', '.join(files)}"), soft_wrap=True)
 
 

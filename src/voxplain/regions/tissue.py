@@ -8,6 +8,7 @@ from skimage.filters import threshold_otsu
 from voxplain.space.labelmap import LabelMap
 from voxplain.space.volume import Volume
 
+_AIR = 0.9  # share of the voxels on the volume's twelve edges
 _MASKED = 0.1  # share of voxels at one value that says: the background was cut away
 
 
@@ -31,5 +32,23 @@ def tissue_mask(image: Volume) -> LabelMap:
     values, counts = np.unique(first, return_counts=True)
     inside = first != values[counts.argmax()]
     if counts.max() < _MASKED * first.size:
-        inside = first > threshold_otsu(first)
+        inside = first > threshold_otsu(first.reshape(-1))  # of an image it asks for its colours
     return LabelMap(inside[None].astype(np.uint8), image.grid, {1: "tissue"})
+
+
+def body_mask(image: Volume) -> LabelMap | None:
+    """Return `tissue_mask` where there is air around a body to tell it from; else None.
+
+    Parameters
+    ----------
+    image
+        As it was read. Nine in ten of the voxels on the twelve edges of the volume must be outside
+        of the tissue; pictures, such as radiographs, have no such edges.
+    """
+    if image.grid.rank != 3:
+        return None
+    tissue = tissue_mask(image)
+    is_end = [np.isin(np.arange(n), (0, n - 1)) for n in image.grid.shape]
+    n_ends = sum(np.meshgrid(*(end.astype(int) for end in is_end), indexing="ij", sparse=True))
+    outside = tissue.layers[0][np.asarray(n_ends) >= 2] == 0
+    return tissue if tissue.layers.any() and outside.mean() >= _AIR else None

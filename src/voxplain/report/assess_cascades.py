@@ -13,11 +13,12 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from voxplain.records.assessment import RANDOM_PAIRS
+from voxplain.report.assess_panels import panels_of
+from voxplain.report.assess_summary import spread
 from voxplain.report.assess_tables import METHOD, SECOND, Tables, colour, said
 from voxplain.report.colours import INK
 from voxplain.report.drawing import MUTED, Drawing, blank
 from voxplain.report.lesion_figure import frame_axes
-from voxplain.report.wording import number
 
 SIMILARITIES = ("ssim", "spearman", "legacy_ssim", "entropy_rise")
 """What is drawn, of what was computed; other measures are in the table of scores."""
@@ -81,10 +82,11 @@ def cascade_points(tables: Tables, model: str, order: str) -> pd.DataFrame:
     cases = values.groupby([*key, "case", "target"], as_index=False)["value"].mean()
     cases = cases.groupby([*key, "case"], as_index=False)["value"].mean()
     means = cases.groupby(key, as_index=False).agg(mean=("value", "mean"))
-    spread = single.groupby(key, as_index=False).agg(
+    ends: pd.DataFrame = single.groupby(key, as_index=False).agg(
         n=("value", "size"), n_patients=("patient", "nunique"), sd=("value", "std")
     )
-    return means.merge(spread, on=key)[list(_COLUMNS)]
+    found: pd.DataFrame = means.merge(ends, on=key)
+    return found[list(_COLUMNS)]
 
 
 def cascade_curves(tables: Tables, model: str, order: str, metric: str) -> Drawing:
@@ -111,8 +113,8 @@ def cascade_curves(tables: Tables, model: str, order: str, metric: str) -> Drawi
     n_panels = len(labels) + (not output.empty)
     n_rows = -(-n_panels // _MOST_COLUMNS)
     n_columns = -(-n_panels // n_rows)
-    figure = blank(max(2.6 * n_columns + 0.3, 4.0), 2.2 * n_rows + 0.35)
-    panels = list(figure.subplots(n_rows, n_columns, squeeze=False).flat)
+    figure = blank(max(0.3 + 2.6 * n_columns, 4.0), 0.3 + 2.2 * n_rows)
+    panels = panels_of(figure, n_rows, n_columns, 0.55, (2.15, 1.5), (0.45, 0.7), 0.55)
     for axes in panels[n_panels:]:
         axes.set_visible(False)
     random = {name: _random_pairs(tables, model, name, metric) for name in labels}
@@ -128,7 +130,6 @@ def cascade_curves(tables: Tables, model: str, order: str, metric: str) -> Drawi
             axes.set_ylabel(tables.head(metric), fontsize=8.5, color=MUTED, parse_math=False)
     if not output.empty:
         _output(panels[len(labels)], tables, output)
-    figure.tight_layout(w_pad=1.0, h_pad=1.0, rect=(0, 0, 1, 1 - 0.25 / figure.get_figheight()))
     handles = [
         Line2D([], [], color=METHOD, linewidth=1.8),
         Line2D([], [], color=SECOND, linewidth=1.3, linestyle=(0, (4, 3))),
@@ -148,23 +149,15 @@ def areas(tables: Tables, model: str, order: str) -> dict[str, Any] | None:
     metrics = tables.metrics(list(own["metric"]))
     if not metrics:
         return None
-    known = own.set_index(["method", "metric"])
+    known = {(row["method"], row["metric"]): spread(row) for row in own.to_dict("records")}
     labels = [name for name in tables.labels if name in set(own["method"])]
     return {
         "heads": [tables.head(metric.name) for metric in metrics],
         "rows": [
-            {"label": said(name), "cells": [_area(known, (name, m.name)) for m in metrics]}
+            {"label": said(name), "cells": [known.get((name, m.name), "") for m in metrics]}
             for name in labels
         ],
     }
-
-
-def _area(known: pd.DataFrame, key: tuple[str, str]) -> str:
-    if key not in known.index:
-        return ""
-    row = known.loc[key]
-    spread = "" if np.isnan(row["sd"]) else f" ± {number(float(row['sd']))}"
-    return number(float(row["mean"])) + spread
 
 
 def _random_pairs(tables: Tables, model: str, method: str, metric: str) -> float:
@@ -174,9 +167,9 @@ def _random_pairs(tables: Tables, model: str, method: str, metric: str) -> float
 
 
 def _ends(points: pd.DataFrame, more: Sequence[float]) -> tuple[float, float]:
-    """Ends of the axis that all panels share: everything that is drawn, and 0 and 1."""
-    spread = points["sd"].fillna(0.0)
-    values = [0.0, 1.0, *(points["mean"] - spread), *(points["mean"] + spread), *more]
+    """Return the ends of the axis that all panels share: everything that is drawn, and 0 and 1."""
+    beside = points["sd"].fillna(0.0)
+    values = [0.0, 1.0, *(points["mean"] - beside), *(points["mean"] + beside), *more]
     low, high = float(np.nanmin(values)), float(np.nanmax(values))
     return low - 0.04 * (high - low), high + 0.04 * (high - low)
 

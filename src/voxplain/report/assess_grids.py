@@ -53,7 +53,11 @@ class Grids:
         rows = assessment.pictures
         self._rows = rows[rows["file"].isin(list(assessment.planes))]
         shown = self._rows[self._rows["target"].isin(tables.targets[:N_TARGETS])]
-        side = int(np.sqrt(_MOST_PIXELS / max(1, len(shown))))
+        is_step = shown["stage"].astype(str).str.fullmatch(_STAGE.pattern)
+        # steps are shown of one case and target of a model
+        key = ["model", "stage", "method"]
+        n_shown = int((~is_step).sum()) + len(shown[is_step].drop_duplicates(key))
+        side = int(np.sqrt(_MOST_PIXELS / max(1, n_shown)))
         self.side = min(_MOST, max(_LEAST, side))
 
     def of_cases(self, model: str) -> list[dict[str, Any]]:
@@ -144,7 +148,10 @@ class Grids:
         for metric in _CAPTIONS:
             own = rows[rows["metric"] == metric]
             if len(own):
-                return metric, own.groupby(["case", "method"])["value"].mean().to_dict()
+                return metric, {
+                    (row["case"], row["method"]): float(row["value"])
+                    for row in own.to_dict("records")
+                }
         return None, {}
 
     def _similarities(

@@ -57,32 +57,31 @@ def write_assess_report(assessment: Assessment, path: Path) -> Path:
     tables = Tables(assessment)
     record = assessment.provenance
     grids = Grids(tables)
-    page = {
+    models = [_model(tables, grids, model, place) for place, model in enumerate(tables.models)]
+    page: dict[str, Any] = {
         "template": "assess.html.j2",
         "styles": ("lesions.css", "assess.css"),
         "facts": _facts(tables),
-        "models": [
-            _model(tables, grids, model, place) for place, model in enumerate(tables.models)
-        ],
+        "models": models,
         "methods": tables.methods,
         "other": other_findings(tables),
         "performance": performance_table(tables),
         "agreements": agreement_rows(tables),
         "pairs": _pairs(tables),
         "metrics": meanings(tables),
+        "shown": {
+            name: any(model[name] for model in models)
+            for name in ("verdicts", "summary", "boxes", "cascades", "cases", "comparisons")
+        },
         "n_hidden_targets": max(0, len(tables.targets) - N_TARGETS),
         "provenance": provenance_rows(record),
         "version": record.versions.get("voxplain", ""),
-    }
-    page["shown"] = {
-        name: any(model[name] for model in page["models"])
-        for name in ("verdicts", "summary", "boxes", "cascades", "cases", "comparisons")
     }
     return write_page(plain(page, ("page.js", "assess.js")), path)
 
 
 def _facts(tables: Tables) -> list[tuple[str, str, str]]:
-    """What was assessed: a word, how many, and which."""
+    """Give what was assessed: a word, how many, and which."""
     scores, cost = tables.assessment.scores, tables.assessment.provenance.cost
     n_patients = scores[["case", "patient"]].drop_duplicates()["patient"]
     known = n_patients[n_patients.astype(str) != ""].nunique()

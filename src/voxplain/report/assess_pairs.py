@@ -50,8 +50,8 @@ def model_matrix(tables: Tables, metric: str) -> Drawing | None:
     if len(models) < _LEAST:
         return None
     key = ["method", "stage", "model", "against"]
-    cases = rows.groupby([*key, "case"], sort=False, as_index=False)["value"].mean()
-    table = cases.groupby(key, sort=False, as_index=False).agg(
+    cases = rows.groupby([*key, "case"], sort=False, as_index=False).agg(value=("value", "mean"))
+    table: pd.DataFrame = cases.groupby(key, sort=False, as_index=False).agg(
         n=("value", "size"), mean=("value", "mean")
     )
     labels = [name for name in tables.labels if (table["method"] == name).any()]

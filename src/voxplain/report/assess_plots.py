@@ -12,6 +12,7 @@ from matplotlib.lines import Line2D
 from numpy.typing import NDArray
 
 from voxplain.records.assessment import RANDOM_PAIRS, REPEAT, REPRODUCE
+from voxplain.report.assess_panels import panels_of, text_width
 from voxplain.report.assess_tables import METHOD, SECOND, Tables, colour, said
 from voxplain.report.colours import INK
 from voxplain.report.drawing import MUTED, Drawing, blank
@@ -71,12 +72,13 @@ def family_boxes(tables: Tables, model: str, family: str) -> Drawing | None:
     ]
     n_rows = -(-len(metrics) // _N_COLUMNS)
     n_columns = -(-len(metrics) // n_rows)
-    figure = blank(3.0 * n_columns + 1.4, (0.75 + 0.27 * len(labels)) * n_rows + 0.1)
-    panels = figure.subplots(n_rows, n_columns, squeeze=False, sharey=True)
+    left, high = text_width(map(said, labels)), 0.27 * len(labels)
+    figure = blank(left + 3.0 * n_columns, (0.75 + high) * n_rows)
+    panels = panels_of(figure, n_rows, n_columns, left, (2.75, high), (0.25, 0.75), sharey=True)
     table = []
-    for axes in panels.flat[len(metrics) :]:
+    for axes in panels[len(metrics) :]:
         axes.set_visible(False)
-    for axes, metric in zip(panels.flat, metrics, strict=False):
+    for axes, metric in zip(panels, metrics, strict=False):
         own = means[means["metric"] == metric]
         samples = {name: _values(own[own["method"] == name]) for name in labels}
         chance = _chance(means, metric)
@@ -93,7 +95,6 @@ def family_boxes(tables: Tables, model: str, family: str) -> Drawing | None:
             for name, sample in samples.items()
             if len(sample)
         ]
-    figure.tight_layout(w_pad=1.4, h_pad=1.2)
     columns = ["metric", "method", *_QUARTILES, "chance"]
     return Drawing(figure, pd.DataFrame(table, columns=columns))
 
@@ -129,8 +130,9 @@ def pair_boxes(tables: Tables, metric: str) -> Drawing | None:
         if (means["stage"] == stage).any()
     }
     random = rows[rows["stage"] == RANDOM_PAIRS]
-    figure = blank(8.6, 0.95 + 0.42 * len(labels))
-    axes = figure.subplots()
+    left, high = text_width(map(said, labels)), 0.42 * len(labels)
+    figure = blank(left + 7.2, 0.95 + high)
+    axes = panels_of(figure, 1, 1, left, (7.0, high), (0.2, 0.95))[0]
     height = 0.66 / len(stages)
     groups, shades, table = [], [], []
     for i, (stage, shade) in enumerate(stages.items()):
@@ -155,7 +157,6 @@ def pair_boxes(tables: Tables, metric: str) -> Drawing | None:
         handles, names, fontsize=8, frameon=False, labelcolor=INK, loc="lower left", ncols=3,
         bbox_to_anchor=(0, 1.0), borderaxespad=0.2,
     )  # fmt: skip
-    figure.tight_layout()
     return Drawing(figure, pd.DataFrame(table, columns=["stage", "method", *_QUARTILES]))
 
 
@@ -226,7 +227,7 @@ def _stretch(axes: Axes, values: Floats) -> None:
 
 
 def _chance(means: pd.DataFrame, metric: str) -> float | None:
-    """What a map without meaning reaches; of a share of the mask the mean over cases."""
+    """Return what a map without meaning reaches; of a share of the mask the mean over cases."""
     if metric in CHANCE:
         return CHANCE[metric]
     shares = means[means["metric"] == PREVALENCE.get(metric)]

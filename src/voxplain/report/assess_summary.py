@@ -37,49 +37,56 @@ def summary_tables(tables: Tables, model: str, target: str = ALL_TARGETS) -> lis
         metrics = [m for m in tables.metrics(list(own["metric"])) if m.family == family]
         if not metrics:
             continue
-        means = {
-            metric.name: own[own["metric"] == metric.name].set_index("method") for metric in metrics
-        }
-        rows = [
-            {"label": said(label), "is_trivial": is_trivial(label),
-             "cells": [_cell(means[m.name], label, m) for m in metrics]}
-            for label in tables.labels if label in set(own["method"])
-        ]  # fmt: skip
-        rows = [row for row in rows if any(row["cells"])]
-        if not rows:
-            continue
+        means = {m.name: keyed(own[own["metric"] == m.name], "method") for m in metrics}
+        groups: dict[bool, list[dict[str, Any]]] = {False: [], True: []}
+        for label in tables.labels:
+            cells = [_cell(means[m.name], label, m) for m in metrics]
+            if any(cells):
+                groups[is_trivial(label)].append({"label": said(label), "cells": cells})
         found.append(
             {
                 "family": family,
                 "question": question,
                 "heads": [{"text": tables.head(m.name), "summary": m.summary} for m in metrics],
-                "methods": [row for row in rows if not row["is_trivial"]],
-                "trivial": [row for row in rows if row["is_trivial"]],
+                "methods": groups[False],
+                "trivial": groups[True],
             }
         )
     return found
 
 
-def _cell(rows: pd.DataFrame, label: str, metric: Metric) -> dict[str, Any] | None:
-    if label not in rows.index:
+def keyed(rows: pd.DataFrame, column: str) -> dict[str, dict[Any, Any]]:
+    """Give rows by what one column holds."""
+    return {str(row[column]): row for row in rows.to_dict("records")}
+
+
+def spread(row: dict[Any, Any]) -> str:
+    """Write mean ± standard deviation of a row of the summary."""
+    sd = float(row["sd"])
+    return number(float(row["mean"])) + ("" if np.isnan(sd) else f" ± {number(sd)}")
+
+
+def _cell(rows: dict[str, dict[Any, Any]], label: str, metric: Metric) -> dict[str, Any] | None:
+    if label not in rows:
         return None
-    row = rows.loc[label]
-    means = rows[[not is_trivial(str(one)) for one in rows.index]]["mean"].dropna()
+    row = rows[label]
+    mean, low, high = (float(row[name]) for name in ("mean", "low", "high"))
+    means = [float(one["mean"]) for name, one in rows.items() if not is_trivial(name)]
+    means = [one for one in means if not np.isnan(one)]
     is_best = False
     if metric.direction != "none" and len(means) > 1 and not is_trivial(label):
-        is_best = row["mean"] == (means.max() if metric.direction == "higher" else means.min())
-    spread = "" if np.isnan(row["sd"]) else f" ± {number(float(row['sd']))}"
+        is_best = mean == (max(means) if metric.direction == "higher" else min(means))
     ends = [f"n {int(row['n'])}"]
-    if not np.isnan(row["low"]):
-        ends.insert(0, f"{number(float(row['low']))} to {number(float(row['high']))}")
+    if not np.isnan(low):
+        ends.insert(0, f"{number(low)} to {number(high)}")
     if row["n_undefined"]:
         ends.append(f"{int(row['n_undefined'])} undefined")
     return {
-        "mean": number(float(row["mean"])) + spread,
+        "mean": spread(row),
         "median": number(float(row["median"])),
         "ends": "; ".join(ends),
-        "value": float(row["mean"]),
-        "is_best": bool(is_best),
+        "value": mean,
+        "is_best": is_best,
     }
 
 
@@ -131,19 +138,14 @@ def performance_table(tables: Tables) -> dict[str, Any] | None:
     for model in tables.models:
         for target in targets:
             part = own[(own["model"] == model) & (own["target"] == target)]
-            known = part.set_index("metric")
-            cells = [_cell_of_model(known, metric.name) for metric in metrics]
+            known = keyed(part, "metric")
+            cells = [
+                f"{spread(known[m.name])} (n {int(known[m.name]['n'])})" if m.name in known else ""
+                for m in metrics
+            ]
             if any(cells):
                 rows.append({"model": model, "target": target, "cells": cells})
     return {"heads": [tables.head(metric.name) for metric in metrics], "rows": rows}
-
-
-def _cell_of_model(rows: pd.DataFrame, metric: str) -> str:
-    if metric not in rows.index:
-        return ""
-    row = rows.loc[metric]
-    spread = "" if np.isnan(row["sd"]) else f" ± {number(float(row['sd']))}"
-    return f"{number(float(row['mean']))}{spread} (n {int(row['n'])})"
 
 
 def agreement_rows(tables: Tables) -> list[dict[str, Any]]:

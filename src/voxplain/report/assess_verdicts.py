@@ -54,7 +54,7 @@ def verdicts(tables: Tables, model: str, place: int) -> dict[str, Any] | None:
         for finding in sorted_findings(found.values())
         for code, method in [_key(found, finding)]
     ]
-    outcomes = [one.outcome for one in found.values()]
+    outcomes: list[str] = [one.outcome for one in found.values()]
     return {
         "heads": heads,
         "rows": [
@@ -100,7 +100,7 @@ def _style(outcome: str) -> str:
 
 def _badness(found: dict[tuple[str, str], Finding], code: str) -> Sequence[int]:
     """How often a check ended in each outcome, negative, the worst outcome first."""
-    own = [finding.outcome for (one, _), finding in found.items() if one == code]
+    own: list[str] = [finding.outcome for (one, _), finding in found.items() if one == code]
     return [-own.count(outcome) for outcome in WORST_FIRST]
 
 
