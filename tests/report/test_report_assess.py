@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.collections import PathCollection
 from tests.report.assessments import METHODS, MODELS, ORDER, TRIVIAL, assessment, record
 
 from voxplain.records.assessment import (
@@ -257,6 +258,20 @@ def test_chance_is_the_prevalence_or_one_half(tables: Tables) -> None:
     titles = [axes.get_title("left") for axes in drawing.figure.axes]
     assert titles == ["average precision ↑", "normalised average precision ↑", "auroc ↑",
                       "energy in body ↑"]  # fmt: skip
+
+
+def test_no_case_lies_outside_of_its_panel(tables: Tables) -> None:
+    for family in ("efficiency", "utility"):
+        drawing = family_boxes(tables, MODELS[0], family)
+        assert drawing is not None
+        scales = [axes.get_xscale() for axes in drawing.figure.axes]
+        assert scales == (["log"] * 2 if family == "efficiency" else ["linear"] * 4)
+        for axes in drawing.figure.axes:
+            drawn = [points.get_offsets()[:, 0] for points in axes.collections
+                     if isinstance(points, PathCollection)]  # fmt: skip
+            values = np.concatenate(drawn)
+            low, high = axes.get_xlim()
+            assert low < values.min() <= values.max() < high
 
 
 @pytest.mark.parametrize("family", FAMILIES)

@@ -31,7 +31,7 @@ METRICS = {
 """By what is removed."""
 
 AGG2EXP = _metric(
-    "_agg2exp", "224² voxels, the predicted mask taken anew in each run,",
+    "_agg2exp", "224² voxels (the predicted mask taken anew in each run)",
     "Chrabąszcz et al. 2025, arXiv 2407.16653, section 4",
 )  # fmt: skip
 

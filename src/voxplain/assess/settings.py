@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal, get_args
 
+from voxplain.assess.baseline_maps import BASELINES, GIVEN
+from voxplain.assess.removal import KINDS
 from voxplain.attribution.baselines import Baseline, Constant
 from voxplain.errors import MethodError
 from voxplain.space.labelmap import nearest
@@ -86,6 +88,14 @@ class AssessSettings:
             for word in getattr(self, name):
                 if word not in known:
                     raise MethodError(f"{name}: no {word!r}{nearest(word, list(known))}")
+        known_maps = (*BASELINES, f"{GIVEN}FILE")
+        for name in self.baselines:
+            if name not in BASELINES and not name.startswith(GIVEN):
+                raise MethodError(f"no baseline {name!r}{nearest(name, known_maps)}")
+        for kind in self.removals:
+            word = kind.partition(":")[0]
+            if word not in KINDS or (word == "supervoxels") != (":" in kind):
+                raise MethodError(f"removals are voxels, regions or supervoxels:N, got {kind!r}")
         if self.preset not in get_args(Preset):
             raise MethodError(f"preset is one of {', '.join(get_args(Preset))}, got {self.preset}")
         least = {

@@ -137,6 +137,10 @@ def assess(
     ] = None,
     stages: Annotated[int, typer.Option(min=1, help="Steps of a cascade.")] = 8,
     randomisations: Annotated[int, typer.Option(min=1, help="Seeds of each cascade.")] = 1,
+    smooth: Annotated[
+        int,
+        typer.Option(min=1, help="Noisy copies that each map of a cascade is averaged over."),
+    ] = 1,
     pairs: Annotated[int, typer.Option(min=1, help="Random pairs of cases to compare with.")] = 50,
     baseline: Annotated[
         list[str] | None,
@@ -204,7 +208,7 @@ def assess(
         model, data, methods=methods or (), metrics=metrics, preset=preset, targets=target or (),
         split=split, n_cases=n_cases, boxes=boxes, removals=removal or ("voxels",), n_runs=runs,
         fill=fill, n_steps=steps, radius=radius, n_copies=copies, orders=order or ("top_down",),
-        n_stages=stages, n_randomisations=randomisations, n_pairs=pairs, baselines=baseline,
+        n_stages=stages, n_randomisations=randomisations, n_pairs=pairs, n_smooth=smooth, baselines=baseline,
         model_settings=model_set or (), seed=seed, device=device, precision=precision,
         batch_size=batch_size, trust_code=trust_code,
     )  # fmt: skip

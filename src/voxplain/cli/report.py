@@ -13,7 +13,9 @@ EPILOG = """Examples
 
 voxplain report voxplain-ct --image ct.nii.gz --scale own
 
-voxplain report voxplain-p7-instances --image flair.nii.gz --image mprage.nii.gz"""
+voxplain report voxplain-p7-instances --image flair.nii.gz --image mprage.nii.gz
+
+voxplain report voxplain-assess"""
 
 
 def report(
@@ -21,18 +23,19 @@ def report(
         Path,
         typer.Argument(
             metavar="DIR",
-            help="Folder that voxplain explain or voxplain instances wrote.",
+            help="Folder that voxplain explain, instances or assess wrote.",
             show_default=False,
         ),
     ],
     image: Annotated[
-        list[Path],
+        list[Path] | None,
         typer.Option(
             metavar="FILE",
-            help="The image that was explained, which results do not hold; channels as then.",
+            help="The image that was explained, which results do not hold; channels as then. Not "
+            "for assessments.",
             show_default=False,
         ),
-    ],
+    ] = None,
     scale: Annotated[
         Scale,
         typer.Option(
@@ -45,12 +48,21 @@ def report(
 
     Maps that were not saved are missing from it.
     """
+    from voxplain.errors import ImageError
     from voxplain.records import Explanation
+    from voxplain.records.assessment import Assessment
     from voxplain.records.lesion_tables import LesionResult
     from voxplain.report import write_lesion_report, write_report
+    from voxplain.report.assess_page import write_assess_report
     from voxplain.space import read_image
 
-    path, volume = folder / "report.html", read_image(image)
+    path = folder / "report.html"
+    if (folder / "scores.parquet").is_file():
+        typer.echo(write_assess_report(Assessment.load(folder), path))
+        return
+    if not image:
+        raise ImageError(f"{folder} does not hold the image that was explained; give --image FILE")
+    volume = read_image(image)
     if (folder / "instances.parquet").is_file():
         lesions = LesionResult.load(folder, volume)
         typer.echo(write_lesion_report(lesions, path))

@@ -168,6 +168,7 @@ def _rows_of_boxes(
 ) -> None:
     """Draw lying boxes; a group has samples by label, a place beside the row, and a height."""
     frame_axes(axes)
+    axes.use_sticky_edges = False  # a bar's foot is a quartile here, no end of the axis
     axes.grid(axis="y", visible=False)
     axes.grid(axis="x", color="#e3e7ec", linewidth=0.7)
     for i, (samples, beside, height) in enumerate(groups):
@@ -224,6 +225,7 @@ def _stretch(axes: Axes, values: Floats) -> None:
     """Use a logarithmic axis where costs differ widely."""
     if values.min() > 0 and values.max() > _WIDE * values.min():
         axes.set_xscale("log")
+        axes.set_xlim(values.min() / 1.5, values.max() * 1.5)
 
 
 def _chance(means: pd.DataFrame, metric: str) -> float | None:
