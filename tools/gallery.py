@@ -34,10 +34,10 @@ from voxplain.records import Explanation
 from voxplain.regions import join
 from voxplain.report.colours import GROUND, INK, diverging
 from voxplain.report.drawing import MUTED, blank
-from voxplain.report.plane import Plane
 from voxplain.report.scale import intensity_window, limit
 from voxplain.report.wording import short
 from voxplain.space import Box, LabelMap, Volume
+from voxplain.space.plane import Plane
 from voxplain.space.read import read_image, read_labels
 
 ROOT = Path(__file__).resolve().parent.parent

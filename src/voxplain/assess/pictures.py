@@ -1,10 +1,9 @@
-"""One plane of each map, small, for the report's grids."""
+"""One plane of each map, upright and small, for the report's grids."""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -12,54 +11,48 @@ from numpy.typing import NDArray
 
 from voxplain.assess.case_scores import CaseScores
 from voxplain.space.grid import Grid
+from voxplain.space.plane import Plane
 
 Floats = NDArray[np.floating[Any]]
 
 _MOST = 192  # pixels of the longer side
 
 
-@dataclass(frozen=True)
-class Plane:
-    """A plane of an image: all of it in 2D.
-
-    Parameters
-    ----------
-    axis
-        Array axis that it is perpendicular to; −1 for a 2D image.
-    index
-        Place along it.
-    """
-
-    axis: int
-    index: int
-
-    def of(self, values: NDArray[Any]) -> NDArray[Any]:
-        """Cut the plane from (*shape), every so many voxels where it is large."""
-        plane = values if self.axis < 0 else np.take(values, self.index, axis=self.axis)
-        step = -(-max(plane.shape) // _MOST)
-        return np.asarray(plane[::step, ::step])
-
-
 def plane_through(mask: NDArray[np.bool_], grid: Grid) -> Plane:
-    """Return the axial plane with most voxels of a mask; the middle one of an empty mask.
+    """Return the axial plane with most voxels of a mask, all of a picture.
 
     Parameters
     ----------
     mask
-        (*grid.shape).
+        (*grid.shape); through the middle if it is empty.
     grid
-        Its last row of directions tells which axis runs from feet to head.
+        Tells which axis runs from feet to head.
     """
+    index = [(n - 1) // 2 for n in grid.shape]
     if grid.rank == 2:
-        return Plane(-1, 0)
-    axis = int(np.abs(grid.affine[2, :3] / np.linalg.norm(grid.affine[:3, :3], axis=0)).argmax())
+        return Plane("picture", grid, tuple(index))
+    axis = next(i for i, letter in enumerate(grid.orientation) if letter in "IS")
     counts = mask.sum(axis=tuple(a for a in range(3) if a != axis))
-    middle = (mask.shape[axis] - 1) // 2
-    return Plane(axis, int(counts.argmax()) if counts.any() else middle)
+    if counts.any():
+        index[axis] = int(counts.argmax())
+    return Plane("axial", grid, tuple(index))
+
+
+def pixels(plane: Plane, values: NDArray[Any]) -> NDArray[Any]:
+    """Cut a plane from (*shape): upright, in square pixels of the nearest voxels' values."""
+    cut = plane.take(values)
+    height, width = plane.size_mm
+    sides = (height / cut.shape[0], width / cut.shape[1])
+    step = max(min(sides), max(height, width) / _MOST)
+    rows, columns = (
+        np.minimum(np.arange(0.5, max(1, round(mm / step))) * step / side, n - 1).astype(int)
+        for mm, side, n in zip((height, width), sides, cut.shape, strict=True)
+    )
+    return np.asarray(cut[np.ix_(rows, columns)])
 
 
 def picture(
-    plane: Plane, values: NDArray[np.floating], low: float | None = None
+    plane: Plane, values: Floats, low: float | None = None
 ) -> tuple[NDArray[np.uint8], float, float]:
     """Return pixels 0 … 255 of a plane and the values that 0 and 255 stand for.
 
@@ -74,19 +67,18 @@ def picture(
     """
     start = float(values.min(initial=np.inf)) if low is None else low
     stop = float(values.max(initial=start))
-    scaled = (plane.of(values) - start) / (stop - start if stop > start else 1.0)
+    scaled = (pixels(plane, values) - start) / (stop - start if stop > start else 1.0)
     return np.rint(np.clip(scaled, 0, 1) * 255).astype(np.uint8), start, stop
 
 
-def picture_row(
-    key: Mapping[str, Any], plane: Plane, file: str, low: float, high: float
-) -> dict[str, Any]:
-    """Row of the table `PICTURES`; `key` has case, model, seed, stage, method, target."""
-    return {**key, "axis": plane.axis, "index": plane.index, "low": low, "high": high, "file": file}
-
-
 class PictureBook:
-    """Planes of one case and model."""
+    """Planes of one case and model.
+
+    Parameters
+    ----------
+    key
+        Case and model of the rows.
+    """
 
     def __init__(self, key: Mapping[str, Any]) -> None:
         self._key = key
@@ -101,10 +93,10 @@ class PictureBook:
         return plane_through(filled[0] if filled else np.zeros(grid.shape, np.bool_), grid)
 
     def add_image(self, scores: CaseScores) -> None:
-        """Show the image, and true masks, in the plane of each target."""
+        """Show the image, and true and predicted masks, in the plane of each target."""
+        image = scores.question.pipeline.image.data[0]
         for t, target in enumerate(scores.question.targets):
             plane = self.plane(scores, t)
-            image = scores.question.pipeline.image.data[0]
             self.put(plane, target.name, "image", 0, "", image, low=None)
             for stage, mask in (("truth", scores.truths[t]), ("prediction", scores.predicted[t])):
                 if mask is not None:
@@ -122,8 +114,20 @@ class PictureBook:
         *, low: float | None = 0.0,
     ) -> None:  # fmt: skip
         """Keep a plane."""
-        pixels, start, stop = picture(plane, values, low)
+        shown, start, stop = picture(plane, values, low)
         key = {**self._key, "seed": seed, "stage": stage, "method": method, "target": target}
         digest = hashlib.sha256(repr(sorted(key.items())).encode()).hexdigest()[:20]
-        self.planes[f"plane:{digest}"] = pixels
-        self.rows.append(picture_row(key, plane, f"plane:{digest}", start, stop))
+        file = f"plane:{digest}"
+        self.planes[file] = shown
+        axis = _axis(plane)
+        index = plane.index[axis] if axis >= 0 else 0
+        self.rows.append(
+            {**key, "axis": axis, "index": index, "low": start, "high": stop, "file": file}
+        )
+
+
+def _axis(plane: Plane) -> int:
+    """Array axis that an axial plane cuts; −1 of a picture."""
+    if plane.grid.rank == 2:
+        return -1
+    return next(i for i, letter in enumerate(plane.grid.orientation) if letter in "IS")

@@ -19,7 +19,7 @@ from voxplain.assess.metrics import area_of
 from voxplain.assess.pairs import KeptMaps, architecture, model_pairs, on_shape, random_pairs
 from voxplain.assess.parts import Part, Parts
 from voxplain.assess.performance import PREDICTION_AGREEMENT, dice
-from voxplain.assess.pictures import PictureBook, Plane
+from voxplain.assess.pictures import PictureBook
 from voxplain.assess.random_entropy import Smoothed
 from voxplain.assess.rows import RowMaker
 from voxplain.assess.settings import Order
@@ -33,6 +33,7 @@ from voxplain.inference.pipeline import Passes
 from voxplain.records.assessment import ORIGINAL, RANDOM_PAIRS
 from voxplain.records.metric import Measured
 from voxplain.records.provenance import Cost
+from voxplain.space.plane import Plane
 
 Floats = NDArray[np.floating[Any]]
 

@@ -27,7 +27,7 @@ def findings_of(
     totals: NDArray[np.float64],
     peaks: NDArray[np.float64],
     gaps: list[float | None],
-    energy: NDArray[np.float64],
+    energy: NDArray[np.float64] | None = None,
 ) -> tuple[Finding, ...]:
     """Return the remarks on one case.
 
@@ -43,7 +43,7 @@ def findings_of(
         Completeness gap of each target, None where undefined.
     energy
         (2, n_targets) sum of each map's magnitudes, and that over the body; 0 where no body is
-        told from the air around it.
+        told from the air around it; None: not looked at.
     """
     found = list(outcome.findings)
     known = {(f.code, f.target) for f in found}
@@ -78,7 +78,7 @@ def findings_of(
             found.append(
                 finding("VX104", "issue", f"score {score:.6g}, every voxel's value is 0", name)
             )
-        total, inside = energy[:, t]
+        total, inside = (0.0, 0.0) if energy is None else energy[:, t]
         if inside < _IN_BODY * total:
             evidence = (
                 f"{inside / total:.1%} of the map lies in the body: the model uses what is "

@@ -125,7 +125,7 @@ def assess(
     radius: Annotated[
         float, typer.Option(help="Half width of the noise of sensitivity, model intensities.")
     ] = 0.1,
-    copies: Annotated[int, typer.Option(min=1, help="Noisy copies.")] = 3,
+    copies: Annotated[int, typer.Option(min=1, help="Noisy copies of the image, for sensitivity.")] = 3,
     order: Annotated[
         list[str] | None,
         typer.Option(
@@ -208,7 +208,8 @@ def assess(
         model, data, methods=methods or (), metrics=metrics, preset=preset, targets=target or (),
         split=split, n_cases=n_cases, boxes=boxes, removals=removal or ("voxels",), n_runs=runs,
         fill=fill, n_steps=steps, radius=radius, n_copies=copies, orders=order or ("top_down",),
-        n_stages=stages, n_randomisations=randomisations, n_pairs=pairs, n_smooth=smooth, baselines=baseline,
+        n_stages=stages, n_randomisations=randomisations, n_pairs=pairs, n_smooth=smooth,
+        baselines=baseline,
         model_settings=model_set or (), seed=seed, device=device, precision=precision,
         batch_size=batch_size, trust_code=trust_code,
     )  # fmt: skip

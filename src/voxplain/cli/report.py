@@ -50,14 +50,15 @@ def report(
     """
     from voxplain.errors import ImageError
     from voxplain.records import Explanation
-    from voxplain.records.assessment import Assessment
     from voxplain.records.lesion_tables import LesionResult
     from voxplain.report import write_lesion_report, write_report
-    from voxplain.report.assess_page import write_assess_report
     from voxplain.space import read_image
 
     path = folder / "report.html"
     if (folder / "scores.parquet").is_file():
+        from voxplain.records.assessment import Assessment
+        from voxplain.report.assess_page import write_assess_report
+
         typer.echo(write_assess_report(Assessment.load(folder), path))
         return
     if not image:

@@ -20,10 +20,10 @@ from voxplain.records.attribution import Attribution
 from voxplain.records.lesion_tables import LesionResult
 from voxplain.report.colours import diverging
 from voxplain.report.pictures import Picture
-from voxplain.report.plane import Plane, planes_through
 from voxplain.report.scale import intensity_window, is_hounsfield, span
 from voxplain.space.box import Box
 from voxplain.space.grid import Grid
+from voxplain.space.plane import Plane, planes_through
 from voxplain.space.volume import Volume
 
 _PANEL = 200  # pixels, side of a picture

@@ -25,9 +25,9 @@ from voxplain.report.lesion_rows import (
 )
 from voxplain.report.lesion_types import in_order, style
 from voxplain.report.lesion_volumes import lesion_viewer
-from voxplain.report.plane import obliquity_degrees
 from voxplain.report.wording import seconds, short, storage
 from voxplain.space.grid import Grid
+from voxplain.space.plane import obliquity_degrees
 from voxplain.space.resample import resample
 
 N_PICTURED = 40

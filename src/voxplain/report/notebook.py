@@ -13,10 +13,10 @@ from voxplain.records.attribution import Attribution
 from voxplain.records.explanation import Explanation
 from voxplain.report.colours import GROUND, over_ground
 from voxplain.report.pictures import strip
-from voxplain.report.plane import planes_through
 from voxplain.report.plane_figures import planes
 from voxplain.report.scale import is_signed, limit
 from voxplain.report.wording import number, percent, short
+from voxplain.space.plane import planes_through
 
 _CAPTION = Markup('<div style="font-size:13px;color:#5d6875;margin:4px 0 10px">{}</div>')
 

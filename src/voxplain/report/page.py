@@ -14,11 +14,11 @@ from voxplain.report.games import games
 from voxplain.report.ground import is_colour
 from voxplain.report.matrix import matrix
 from voxplain.report.pictures import picture
-from voxplain.report.plane import obliquity_degrees, planes_through
 from voxplain.report.plane_figures import bare_figure, plane_figure
 from voxplain.report.scale import Scale, is_signed, limits
 from voxplain.report.wording import number, percent, seconds, short, storage
 from voxplain.space.labelmap import BACKGROUND
+from voxplain.space.plane import obliquity_degrees, planes_through
 
 WORST_FIRST = ("issue", "tip", "not applicable", "skipped", "ignored", "passed")
 _KINDS = {

@@ -18,10 +18,10 @@ from voxplain.report.colours import GROUND, INK, diverging, over_ground
 from voxplain.report.drawing import MUTED, Drawing, blank
 from voxplain.report.focus import Focus, focus, is_divided, own_region
 from voxplain.report.ground import ground, is_colour
-from voxplain.report.plane import Plane, obliquity_degrees, planes_through
 from voxplain.report.scale import Scale, intensity_window, is_signed, limits, span
 from voxplain.report.wording import short
 from voxplain.space.labelmap import nearest
+from voxplain.space.plane import Plane, obliquity_degrees, planes_through
 
 _HALO = withStroke(linewidth=2, foreground="black")
 _Dashes = tuple[float, Sequence[float]] | None

@@ -6,7 +6,6 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
 
 from voxplain.errors import DataError
 
@@ -195,6 +194,8 @@ def interval(
     Hesterberg, What teachers should know about the bootstrap, The American Statistician 69
     (2015), section 5.3.
     """
+    from scipy import stats  # heavy, and a page that only shows tables needs none of it
+
     check_level(level)
     known = draws[np.isfinite(draws)]
     if n_patients < 2 or not len(known):

@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from voxplain.errors import GridError
-from voxplain.report.plane import Plane, obliquity_degrees, planes_through
 from voxplain.space.grid import Grid
+from voxplain.space.plane import Plane, obliquity_degrees, planes_through
 from voxplain.testing.phantoms import oblique_grid
 
 ORIENTATIONS = [
