@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from benchmarks import classes, instance, lesion, memory, shapley
+from benchmarks import assess, classes, instance, lesion, memory, shapley
 from voxplain.records.provenance import package_versions
 
 _MODULES = {
@@ -22,6 +22,7 @@ _MODULES = {
     "classes": classes,
     "shapley": shapley,
     "instance": instance,
+    "assess": assess,
 }
 _OUT = Path(__file__).parent / "RESULTS.json"
 
@@ -45,7 +46,19 @@ def demands(results: dict[str, Any]) -> dict[str, bool]:
         met.update(_shapley_demands(results["shapley"]))
     if "instance" in results:
         met.update(_instance_demands(results["instance"]))
+    if "pass_ratio" in results.get("assess", {}):
+        met.update(_assess_demands(results["assess"]))
     return met
+
+
+def _assess_demands(found: dict[str, Any]) -> dict[str, bool]:
+    return {
+        "faithfulness of all methods and classes in 1/20 of Quantus' passes": (
+            found["pass_ratio"] >= 20
+        ),
+        "and 1/10 of its time": found["time_ratio"] >= 10,
+        "with the same values within 1e-3": found["largest_difference"] <= 1e-3,
+    }
 
 
 def _instance_demands(found: dict[str, Any]) -> dict[str, bool]:

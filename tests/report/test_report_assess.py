@@ -30,7 +30,7 @@ from voxplain.records.finding import finding
 from voxplain.report import write_assess_report
 from voxplain.report.assess_cascades import cascade_curves, drawn_similarities
 from voxplain.report.assess_grids import Grids
-from voxplain.report.assess_pairs import model_matrix
+from voxplain.report.assess_pairs import by_agreement, model_matrix
 from voxplain.report.assess_plots import family_boxes, pair_boxes
 from voxplain.report.assess_summary import comparison_rows, summary_tables
 from voxplain.report.assess_tables import FAMILIES, Tables
@@ -413,3 +413,22 @@ def test_page_of_many_maps_of_noise_stays_small(tmp_path: Path) -> None:
     )  # fmt: skip
     path = write_assess_report(made, tmp_path / "report.html")
     assert path.stat().st_size < 6e6
+
+
+def test_similarity_is_split_by_whether_models_agree() -> None:
+    def row(case: str, method: str, metric: str, value: float) -> dict[str, object]:
+        return {
+            "case": case, "patient": case, "model": "a", "seed": 0, "stage": "repeatability",
+            "method": method, "target": "t", "metric": metric, "value": value, "flags": "",
+            "against": "b",
+        }  # fmt: skip
+
+    rows = [
+        row(case, *of)
+        for case, agreement, ssim in (("x", 0.9, 0.8), ("y", 0.7, 0.6), ("z", 0.2, 0.1))
+        for of in (("", "prediction_agreement", agreement), ("m", "ssim", ssim))
+    ]
+    (found,) = by_agreement(pd.DataFrame(rows)).to_dict(orient="records")
+    assert (found["n_agree"], found["n_differ"]) == (2, 1)
+    assert found["agree"] == pytest.approx(0.7)
+    assert found["differ"] == pytest.approx(0.1)

@@ -125,7 +125,9 @@ def assess(
     radius: Annotated[
         float, typer.Option(help="Half width of the noise of sensitivity, model intensities.")
     ] = 0.1,
-    copies: Annotated[int, typer.Option(min=1, help="Noisy copies of the image, for sensitivity.")] = 3,
+    copies: Annotated[
+        int, typer.Option(min=1, help="Noisy copies of the image, for sensitivity.")
+    ] = 3,
     order: Annotated[
         list[str] | None,
         typer.Option(

@@ -185,6 +185,11 @@ def _methods(texts: Sequence[str]) -> dict[str, Method]:
         label = name if names.count(name) == 1 else text
         if label in methods:
             raise MethodError(f"--methods {text} is given twice")
-        settings = [one for one in text.partition(":")[2].split(":") if one]
+        settings: list[str] = []
+        for part in filter(None, text.partition(":")[2].split(":")):
+            if "=" in part or not settings:
+                settings.append(part)
+            else:  # of a value, e.g. players=cubes:64
+                settings[-1] += f":{part}"
         methods[label] = method_of(name, settings_of(settings, f"--methods {name}:"))
     return methods

@@ -24,7 +24,7 @@ from voxplain.report.assess_verdicts import other_findings, verdicts
 from voxplain.report.drawing import Drawing
 from voxplain.report.html import plain, provenance_rows, write_page
 from voxplain.report.lesion_figure import figure_of
-from voxplain.report.wording import seconds
+from voxplain.report.wording import number, seconds
 
 N_ROWS = 400
 """Rows of a figure's table that are shown; the rest is counted."""
@@ -67,6 +67,7 @@ def write_assess_report(assessment: Assessment, path: Path) -> Path:
         "other": other_findings(tables),
         "performance": performance_table(tables),
         "agreements": agreement_rows(tables),
+        "by_agreement": _by_agreement(tables),
         "pairs": _pairs(tables),
         "metrics": meanings(tables),
         "shown": {
@@ -78,6 +79,24 @@ def write_assess_report(assessment: Assessment, path: Path) -> Path:
         "version": record.versions.get("voxplain", ""),
     }
     return write_page(plain(page, ("page.js", "assess.js")), path)
+
+
+def _by_agreement(tables: Tables) -> list[dict[str, str]]:
+    """Rows of similarity where models agree and where they differ; none if all do the one."""
+    found = assess_pairs.by_agreement(tables.assessment.scores)
+    if not len(found) or not found["n_agree"].any() or not found["n_differ"].any():
+        return []
+    return [
+        {
+            "method": row["method"], "stage": row["stage"], "metric": row["metric"],
+            **{f"n_{side}": str(row[f"n_{side}"]) for side in ("agree", "differ")},
+            **{
+                side: number(row[side]) if row[f"n_{side}"] else "–"
+                for side in ("agree", "differ")
+            },
+        }
+        for row in found.to_dict(orient="records")
+    ]  # fmt: skip
 
 
 def _facts(tables: Tables) -> list[tuple[str, str, str]]:

@@ -13,6 +13,9 @@ from voxplain.report.drawing import MUTED, Drawing, blank
 SIMILARITIES = ("ssim", "spearman", "legacy_ssim")
 """What is drawn, of what was computed."""
 
+AGREEMENT, AGREEING = "prediction_agreement", 0.7
+"""Metric of two models' predictions, and from where on they say the same (Dice; of classes 1)."""
+
 _LEAST = 3  # of two models a matrix has one number
 _MOST_COLUMNS = 4
 
@@ -82,6 +85,34 @@ def model_matrix(tables: Tables, metric: str) -> Drawing | None:
         axes.spines[:].set_visible(False)
         axes.set_title(said(name), loc="left", fontsize=8.5, color=INK, pad=3, parse_math=False)
     return Drawing(figure, table)
+
+
+def by_agreement(scores: pd.DataFrame) -> pd.DataFrame:
+    """Split the similarity of two models' maps by whether the models agree on the case.
+
+    Parameters
+    ----------
+    scores
+        Of an assessment. Models agree where ``prediction_agreement`` is at least `AGREEING`.
+
+    Returns
+    -------
+    DataFrame
+        Columns ``method, stage, metric, n_agree, agree, n_differ, differ``: number of scores and
+        their mean on either side, NaN where there is none. Empty if nothing tells agreement.
+    """
+    key = ["case", "model", "against", "target", "stage"]
+    rows = scores[scores["stage"].isin([REPEAT, REPRODUCE])]
+    told = rows[(rows["method"] == "") & (rows["metric"] == AGREEMENT)].dropna(subset="value")
+    maps = rows[(rows["method"] != "") & rows["metric"].isin(SIMILARITIES)].dropna(subset="value")
+    both = maps.merge(told[[*key, "value"]], on=key, suffixes=("", "_told"))
+    found = []
+    for names, part in both.groupby(["method", "stage", "metric"], sort=False):
+        is_alike = part["value_told"] >= AGREEING
+        alike, other = part.loc[is_alike, "value"], part.loc[~is_alike, "value"]
+        found.append((*names, len(alike), alike.mean(), len(other), other.mean()))
+    columns = ["method", "stage", "metric", "n_agree", "agree", "n_differ", "differ"]
+    return pd.DataFrame(found, columns=columns)
 
 
 def _square(rows: pd.DataFrame, models: list[str]) -> np.ndarray:
