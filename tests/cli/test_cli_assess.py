@@ -125,7 +125,7 @@ def test_classifiers_with_boxes(voxplain, tmp_path: Path, monkeypatch: pytest.Mo
         (("--metrics", "faithfullness"), "faithfulness"),
         (("--methods", "gradient,gradient"), "given twice"),
         (("--split", "validation"), "no case of the split 'validation'"),
-        (("--baseline", "edge"), "no baseline 'edge'"),
+        (("--baseline", "edge"), "no 'edge'"),
         (("--order", "upside"), "no 'upside'"),
         (("--model", "model"), "two models are called model"),
         (("--baseline", "average_mask"), "training cases"),

@@ -10,14 +10,13 @@ from typing import get_args
 import pytest
 
 from voxplain.assess.metrics import METRICS
-from voxplain.records.assessment import PICTURES, SCORES, STAGES, SUMMARY
+from voxplain.records.assessment import COMPARISONS, PICTURES, SCORES, STAGES, SUMMARY
 from voxplain.records.metric import FLAGS, Family, Metric
-from voxplain.study.score_comparison import NOTED
 
 REFERENCE = Path(__file__).parents[2] / "docs" / "reference"
 PAGE = REFERENCE / "metrics.md"
 TABLES = {
-    "scores": SCORES, "summary": SUMMARY, "comparisons": NOTED, "stages": STAGES,
+    "scores": SCORES, "summary": SUMMARY, "comparisons": COMPARISONS, "stages": STAGES,
     "pictures": PICTURES,
 }  # fmt: skip
 HEAD = (

@@ -158,7 +158,7 @@ def compared():
 
 def test_comparisons_against_scipy(compared):
     found = comparisons_of(compared, METRICS)
-    assert list(found.columns) == [*COMPARISONS, "note"]
+    assert list(found.columns) == [*COMPARISONS]
     assert set(found["metric"]) == {"ap", "area"}
     assert len(found) == 2 * 2 * 2
     frame = compared[(compared["metric"] == "ap") & (compared["stage"] == "original")]

@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from voxplain.assess.average_mask import AverageMask
 from voxplain.assess.case_scores import CaseScores, check_labels
+from voxplain.assess.random_entropy import Smoothed
 from voxplain.assess.rows import ListedCase
 from voxplain.assess.settings import AssessSettings
 from voxplain.assess.subject import Subject
 from voxplain.attribution.ask import ask
 from voxplain.attribution.method import Method, settings_of
 from voxplain.attribution.parse import targets_of
-from voxplain.attribution.targets import Target
-from voxplain.errors import DataError
+from voxplain.attribution.targets import ClassTarget, Difference, Target
+from voxplain.errors import DataError, TargetError
 from voxplain.inference.compute import Compute
 from voxplain.inference.pipeline import Passes, open_pipeline
 from voxplain.models.model import Model
+from voxplain.space.labelmap import nearest
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,11 +45,15 @@ class Asked:
         See `voxplain.attribution.explain`.
     averages
         Mean training masks by target, for the baseline ``average_mask``.
+    extra
+        Hash of what else decides the result, e.g. a table of boxes.
 
     Raises
     ------
     MethodError
         If there is no method, or a label is taken.
+    TargetError
+        If a model has no class of a target's name.
     DataError
         If there is no case, or two have one name.
     """
@@ -59,6 +66,7 @@ class Asked:
     seed: int = 0
     compute: Compute = field(default_factory=Compute)
     averages: Mapping[str, AverageMask] = field(default_factory=dict)
+    extra: str = ""
 
     def __post_init__(self) -> None:
         check_labels(self.methods)
@@ -68,6 +76,12 @@ class Asked:
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:
             raise DataError(f"cases of one name: {', '.join(twice)}; rename them")
+        for label, model in self.models.items():
+            for target in self.bound(model):
+                for name in class_names(target):
+                    if name not in model.info.class_names:
+                        hint = nearest(name, model.info.class_names)
+                        raise TargetError(f"{label} has no class {name!r}{hint}")
 
     def case(self, name: str) -> ListedCase:
         """Case of a name."""
@@ -122,7 +136,7 @@ class Asked:
     def plan(self) -> dict[str, Any]:
         """Plain values that decide the result."""
         return {
-            "models": {label: model.info.sha256 for label, model in self.models.items()},
+            "models": {label: _told(model) for label, model in self.models.items()},
             "cases": [case.name for case in self.cases],
             "methods": {
                 label: {"method": one.name, **settings_of(one)}
@@ -133,6 +147,11 @@ class Asked:
             "seed": self.seed,
             "compute": self.compute.to_dict(),
         }
+
+    def stamps(self) -> dict[str, str]:
+        """Hashes of the cases' files and patients."""
+        told = {one.name: f"{one.stamp} {one.patient}" for one in self.cases}
+        return {name: hashlib.sha256(text.encode()).hexdigest() for name, text in told.items()}
 
     def estimate(self) -> dict[str, dict[str, Passes]]:
         """Tell the passes of each part of the first case, by model.
@@ -154,7 +173,29 @@ class Asked:
                     n *= (settings.n_stages + 1) * settings.n_smooth
                     for name, one in self.methods.items():
                         once = one.passes(scores.question)
+                        if settings.n_smooth > 1 and self.needs_kept:
+                            smooth = Smoothed(one, settings.n_smooth).passes(scores.question)
+                            parts[f"smooth maps: {name}"] = smooth
                         part = Passes(n * once.n_forward, n * once.n_backward)
                         parts[f"randomisation: {name}"] = part
                 found[label] = parts
         return found
+
+
+def class_names(target: Target) -> list[str]:
+    """Names of the classes that a target names; none of a voxel's or a function's."""
+    if isinstance(target, Difference):
+        return [*class_names(target.plus), *class_names(target.minus)]
+    is_named = isinstance(target, ClassTarget) and target.class_name is not None
+    return [str(target.class_name)] if is_named else []  # type: ignore[attr-defined]
+
+
+def _told(model: Model) -> dict[str, Any]:
+    """Tell what decides a model's output, beside the image."""
+    window = model.info.window
+    return {
+        "sha256": model.info.sha256,
+        "window": None if window is None else asdict(window),
+        "n_views": model.n_views,
+        "preprocessing": model.describe_preparation(),
+    }

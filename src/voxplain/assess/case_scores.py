@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,6 +25,7 @@ from voxplain.assess.infidelity import infidelity, raw_infidelity
 from voxplain.assess.leakage import FRACTION, leakage
 from voxplain.assess.legacy_auprc import legacy_auprc
 from voxplain.assess.legacy_map import legacy_map
+from voxplain.assess.map_peak import map_peak
 from voxplain.assess.removal import Remover
 from voxplain.assess.removal_curves import Curver, curve_passes
 from voxplain.assess.removed import Removals
@@ -44,7 +44,7 @@ from voxplain.attribution.targets import ClassTarget, Target
 from voxplain.errors import MethodError
 from voxplain.inference.pipeline import Passes
 from voxplain.records.assessment import BASELINE
-from voxplain.records.metric import EMPTY_MAP, Measured
+from voxplain.records.metric import Measured
 from voxplain.regions.tissue import body_mask
 from voxplain.space.resample import resample_labels
 
@@ -135,7 +135,7 @@ class CaseScores:
     def fractions(self) -> tuple[float, ...]:
         """Steps of the curves, the one of leakage among them."""
         steps = np.linspace(0, 1, self.settings.n_steps + 1)
-        return tuple(np.unique(np.append(steps, FRACTION)).round(12).tolist())
+        return tuple(np.unique(np.append(steps, FRACTION).round(12)).tolist())
 
     # -- what it costs ------------------------------------------------------------------
     def passes(self, methods: Mapping[str, Method]) -> dict[str, Passes]:
@@ -160,7 +160,7 @@ class CaseScores:
                 found[f"stability: {label}"] = stability_passes(question, method, self.changes)
         if settings.has("fills"):
             for label, method in methods.items():
-                other = fills.with_other_fill(method)
+                other = fills.with_other_fill(method, question)
                 if other is not None:
                     found[f"fills: {label}"] = other.passes(question)
         return found
@@ -169,8 +169,8 @@ class CaseScores:
     @property
     def baselines(self) -> list[str]:
         """Trivial maps that this model can have."""
-        is_dense = self.question.pipeline.is_dense
-        return [name for name in self.settings.baselines if name != "prediction" or is_dense]
+        has_masks = all(mask is not None for mask in self.predicted)
+        return [name for name in self.settings.baselines if name != "prediction" or has_masks]
 
     def of_model(self) -> Found:
         """How good the model is itself."""
@@ -212,7 +212,7 @@ class CaseScores:
             moved = stability(self.question, method, maps, self.changes)
             found += [(t, name, one) for t, row in enumerate(moved) for name, one in row.items()]
         if settings.has("fills"):
-            other = fills.with_other_fill(method)
+            other = fills.with_other_fill(method, self.question)
             if other is not None:
                 agreement = fills.fill_agreement(maps, compute_maps(self.question, other))
                 found += [(t, fills.METRIC.name, one) for t, one in enumerate(agreement)]
@@ -226,12 +226,14 @@ class CaseScores:
     def of_baseline(self, name: str) -> tuple[Maps, list[tuple[int, str, Measured]]]:
         """Make a trivial map and score it as if it were a method's."""
         values = baseline_map(name, self.question, averages=self.averages)
-        maps = Maps(values, "localisation", Outcome(), Passes(), 0.0)
+        maps = Maps(values, "localisation", Outcome(settings={"trivial": True}), Passes(), 0.0)
         return maps, list(self._of_maps(maps))
 
     def _of_maps(self, maps: Maps) -> Found:
         settings = self.settings
         magnitude = maps.magnitude()
+        for t, scores in enumerate(magnitude):
+            yield t, "map_peak", map_peak(scores)
         if settings.has("complexity"):
             for t, scores in enumerate(magnitude):
                 yield t, "effective_complexity", effective_complexity(scores)
@@ -256,7 +258,19 @@ class CaseScores:
             for name, one in utility_rows(scores, truth, self.predicted[t], spacing):
                 yield t, name, one
             if is_legacy:
-                yield t, "legacy_auprc", _legacy_utility(maps.values[t], truth)
+                drawn = legacy_map(maps.values[t]) if self._is_clipped(maps) else scores
+                yield (
+                    t,
+                    "legacy_auprc",
+                    legacy_auprc(scores if np.isnan(drawn).any() else drawn, truth),
+                )
+
+    def _is_clipped(self, maps: Maps) -> bool:
+        """Whether published scores are of the map clipped at its 99th percentile.
+
+        Trivial maps and Guided Grad-CAM, a product of maps already clipped, are not.
+        """
+        return not (maps.outcome.settings.get("trivial") or "drawn" in maps.outcome.settings)
 
     def _faithfulness(self, maps: Maps) -> Found:
         for kind, removals in self.removals.items():
@@ -290,14 +304,6 @@ class CaseScores:
         least = road_curve(self.curver, maps, fractions=ROAD_FRACTIONS, order="least")
         for t in range(len(self.targets)):
             yield t, "road", road(most, least, t)
-
-
-def _legacy_utility(values: NDArray[np.floating[Any]], truth: Mask) -> Measured:
-    """AUPRC as published: of the map clipped at its 99th percentile; NaN where that has none."""
-    drawn = legacy_map(values)
-    if np.isnan(drawn).any():
-        return Measured(float("nan"), () if values.any() else (EMPTY_MAP,))
-    return legacy_auprc(drawn, truth)
 
 
 def label_of(name: str) -> str:

@@ -10,11 +10,14 @@ import numpy as np
 import pandas as pd
 
 from voxplain.assess.checks_thresholds import Thresholds
+from voxplain.assess.map_peak import METRIC as PEAK
 from voxplain.records.assessment import ALL_TARGETS, BASELINE, ORIGINAL, RANDOM_PAIRS
 from voxplain.records.finding import Outcome
 from voxplain.records.metric import CONSTANT_MAP, EMPTY_MAP, Metric
 from voxplain.study.score_comparison import paired
 from voxplain.study.score_summary import Draws, case_values
+
+MAP_PEAK = PEAK.name
 
 Verdict = tuple[Outcome, str]
 
@@ -141,15 +144,14 @@ class Subject:
     def maps(self) -> tuple[int, int]:
         """Count the original maps, and those without any value or with one value everywhere."""
         rows = self._own(self.scores)
-        rows = rows[rows["stage"] == ORIGINAL]
+        rows = rows[(rows["stage"] == ORIGINAL) & (rows["metric"] == MAP_PEAK)]
         dead = [bool({EMPTY_MAP, CONSTANT_MAP} & set(text.split("; "))) for text in _flags(rows)]
         found = rows.assign(dead=dead).groupby(["case", "target"])["dead"].any()
         return len(found), int(found.sum())
 
     def n_patients(self) -> int:
-        """Count the patients whose original maps were scored."""
-        rows = self._own(self.scores)
-        return int(case_values(rows[rows["stage"] == ORIGINAL])["patient"].nunique())
+        """Count the patients whose maps were scored."""
+        return int(case_values(self._own(self.scores))["patient"].nunique())
 
     def _own(self, table: pd.DataFrame) -> pd.DataFrame:
         return table[(table["model"] == self.model) & (table["method"] == self.method)]

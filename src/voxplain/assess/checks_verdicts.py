@@ -73,7 +73,7 @@ def _against_random_pairs(subject: Subject, stage: str, *, is_below: bool) -> Ve
     for name in (stage, RANDOM_PAIRS):
         rows = subject.rows(name)
         if not len(rows):
-            return "skipped", f"no {metric} of {name}; it needs at least two cases"
+            return "skipped", f"no {metric} of {name}; it needs cases of two patients at least"
         if rows["value"].isna().all():
             return "not applicable", f"{metric} of {name} has no value in any of {len(rows)} scores"
     random, mean = subject.less_random_pairs(stage)

@@ -5,10 +5,13 @@ from __future__ import annotations
 from dataclasses import fields, replace
 from typing import Any, cast
 
+import numpy as np
+
 from voxplain.assess.correlation import spearman
-from voxplain.attribution.baselines import Baseline, Constant, MeanImage
+from voxplain.attribution.baselines import Baseline, Blurred, Constant, MeanImage
 from voxplain.attribution.maps import Maps
 from voxplain.attribution.method import Method
+from voxplain.attribution.question import Question
 from voxplain.records.metric import Measured, Metric
 
 METRIC = Metric(
@@ -26,23 +29,35 @@ METRIC = Metric(
 _SETTINGS = ("fill", "baseline")
 
 
-def with_other_fill(method: Method, other: Baseline | None = None) -> Method | None:
+def with_other_fill(method: Method, question: Question) -> Method | None:
     """Return the method with another fill, or None if it has none.
 
     Parameters
     ----------
     method
         Any.
-    other
-        Default: the mean of the image, or 0 where the method has that already.
+    question
+        Its image. The other fill is the channels' means or, where those are what stands there
+        already (an image of mean 0), a blur.
     """
     for one in fields(method):  # type: ignore[arg-type]
         if one.name not in _SETTINGS:
             continue
         now = getattr(method, one.name)
-        chosen = other or (Constant(0.0) if isinstance(now, MeanImage) else MeanImage())
+        chosen: Baseline = MeanImage()
+        if isinstance(now, MeanImage) or (
+            isinstance(now, Constant) and _is_mean(now.value, question)
+        ):
+            chosen = Blurred()
         return cast(Method, replace(cast(Any, method), **{one.name: chosen}))
     return None
+
+
+def _is_mean(value: float, question: Question) -> bool:
+    """Whether a constant is every channel's mean, to a hundredth of its range."""
+    data = question.pipeline.image.data
+    means = data.reshape(len(data), -1).mean(axis=1, dtype=np.float64)
+    return bool((np.abs(means - value) <= 0.01 * question.intensity_range).all())
 
 
 def fill_agreement(maps: Maps, other: Maps) -> list[Measured]:

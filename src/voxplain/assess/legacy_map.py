@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from voxplain.assess.effective_complexity import map_flags
-from voxplain.assess.ssim import pair, ssim
+from voxplain.assess.ssim import is_too_thin, pair, ssim
 from voxplain.errors import MethodError
 from voxplain.records.metric import CONSTANT_MAP, Measured, Metric
 
@@ -98,6 +98,8 @@ def legacy_ssim(a: ArrayLike, b: ArrayLike) -> Measured:
     Arun et al. 2021, arXiv 2008.02766, scripts.
     """
     first, second, flags = pair(a, b)
+    if is_too_thin(first):
+        return Measured(np.nan)
     shown = [legacy_map(values[None]) for values in (first, second)]
     if any(np.isnan(values).any() for values in shown):
         return Measured(np.nan, flags or (CONSTANT_MAP,))

@@ -16,7 +16,8 @@ from voxplain.models.model import Model
 from voxplain.records.assessment import REPEAT, REPRODUCE
 from voxplain.records.metric import Measured
 from voxplain.space.grid import Grid
-from voxplain.space.resample import resample
+from voxplain.space.labelmap import LabelMap
+from voxplain.space.resample import resample, resample_labels
 from voxplain.space.volume import Volume
 
 Scores = NDArray[np.floating[Any]]
@@ -47,6 +48,16 @@ class KeptMaps:
             "shape": np.array(self.grid.shape),
         }
 
+    def moved(self, values: NDArray[Any], grid: Grid) -> NDArray[Any]:
+        """Return (*shape) values on another grid: interpolated; of a mask the nearest."""
+        if self.grid.matches(grid):
+            return values
+        if values.dtype.kind in "ui":
+            labels = LabelMap(values[None], self.grid, {0: "outside", 1: "inside"})
+            return np.asarray(resample_labels(labels, grid).layers[0])
+        volume = Volume(values[None], self.grid)
+        return np.asarray(resample(volume, like=grid, fill=0.0).data[0])
+
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, NDArray[Any]]) -> KeptMaps:
         """Inverse of `to_arrays`; other arrays are left."""
@@ -62,11 +73,11 @@ class KeptMaps:
 def architecture(model: Model) -> str:
     """Return a hash of the network's structure: equal for two trainings of one network.
 
-    Types of the modules and shapes of the parameters, without their values.
+    Types and settings of the modules and shapes of the parameters, without their values.
     """
     digest = hashlib.sha256()
     for name, module in model.module.named_modules():
-        digest.update(f"{name} {type(module).__name__}\n".encode())
+        digest.update(f"{name} {type(module).__name__} {module.extra_repr()}\n".encode())
     for name, parameter in model.module.named_parameters():
         digest.update(f"{name} {tuple(parameter.shape)}\n".encode())
     return digest.hexdigest()
@@ -98,9 +109,7 @@ def model_pairs(
             if method not in b.scores:
                 continue
             for t, (one, other) in enumerate(zip(a.scores[method], b.scores[method], strict=True)):
-                moved = other
-                if not a.grid.matches(b.grid):
-                    moved = resample(Volume(other[None], b.grid), like=a.grid, fill=0.0).data[0]
+                moved = b.moved(other, a.grid)
                 for name, function in similarity.items():
                     yield stage, first, second, method, t, name, function(one, moved)
 

@@ -60,6 +60,9 @@ class Parts:
         Made if it is missing.
     plan
         Everything that decides the result, as plain values.
+    stamps
+        By the name of a case: what tells its files from changed ones. Parts of a case that has
+        changed since are not found: they are made again.
 
     Raises
     ------
@@ -67,8 +70,8 @@ class Parts:
         If the folder holds parts of another plan.
     """
 
-    def __init__(self, folder: Path, plan: Mapping[str, Any]) -> None:
-        self._folder = folder
+    def __init__(self, folder: Path, plan: Mapping[str, Any], stamps: Mapping[str, str]) -> None:
+        self._folder, self._stamps = folder, stamps
         self._digest = plan_digest(folder, plan, "parts")
 
     def has(self, key: Sequence[str]) -> bool:
@@ -129,7 +132,9 @@ class Parts:
         )
 
     def _path(self, key: Sequence[str]) -> Path:
-        digest = hashlib.sha256(json.dumps(list(key)).encode()).hexdigest()[:20]
+        cases = [name for name in key if name in self._stamps] or sorted(self._stamps)
+        told = [*key, *(self._stamps[name] for name in cases)]
+        digest = hashlib.sha256(json.dumps(told).encode()).hexdigest()[:20]
         return self._folder / f"{digest}.json"
 
 

@@ -21,11 +21,15 @@ class ListedCase:
         As in tables.
     read
         Gives the image and what is known of it.
+    stamp
+        What tells its files from changed ones, e.g. their sizes and times; a run that goes on
+        measures a changed case again.
     """
 
     name: str
     patient: str
     read: Callable[[], Subject]
+    stamp: str = ""
 
 
 @dataclass(frozen=True)

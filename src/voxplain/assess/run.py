@@ -15,6 +15,7 @@ from voxplain.assess.metrics import metrics_of
 from voxplain.assess.parts import Part, Parts
 from voxplain.assess.subject import Subject
 from voxplain.assess.work import cascade_part, models_part, random_pairs_part, scores_part
+from voxplain.errors import VoxplainError
 from voxplain.records.assessment import PICTURES, SCORES, STAGES, Assessment, frame_of
 from voxplain.records.provenance import Cost, Provenance
 from voxplain.study.score_comparison import comparisons_of
@@ -44,7 +45,7 @@ def assess(asked: Asked, unfinished: Path, progress: Progress | None = None) -> 
         If models, cases, targets or methods do not fit each other, or `unfinished` holds another
         run.
     """
-    parts = Parts(unfinished, asked.plan())
+    parts = Parts(unfinished, {**asked.plan(), "also": asked.extra}, asked.stamps())
     keys = asked.keys()
     meter = Meter(progress, len(keys))
     subject: Subject | None = None
@@ -52,17 +53,20 @@ def assess(asked: Asked, unfinished: Path, progress: Progress | None = None) -> 
         if parts.has(key):
             meter.skip()
             continue
-        if key[0] == "random pairs":
-            part = random_pairs_part(asked, key[1], parts)
-        elif key[0] == "models":
-            part = models_part(asked, key[2], parts)
-        else:
-            if subject is None or subject.image.name != key[2]:
-                subject = asked.case(key[2]).read()
-            if key[0] == "scores":
-                part = scores_part(asked, key[1], subject, meter)
+        try:
+            if key[0] == "random pairs":
+                part = random_pairs_part(asked, key[1], parts)
+            elif key[0] == "models":
+                part = models_part(asked, key[2], parts)
             else:
-                part = cascade_part(asked, key[1], subject, key[3], int(key[4]), meter)
+                if subject is None or subject.image.name != key[2]:
+                    subject = asked.case(key[2]).read()
+                if key[0] == "scores":
+                    part = scores_part(asked, key[1], subject, meter)
+                else:
+                    part = cascade_part(asked, key[1], subject, key[3], int(key[4]), meter)
+        except VoxplainError as error:
+            raise type(error)(f"{' · '.join(filter(None, key))}: {error}") from error
         parts.write(key, part)
         meter.finish()
     found = {key: parts.read(key) for key in keys}

@@ -8,6 +8,7 @@ from typing import Any, Literal, get_args
 from voxplain.assess.baseline_maps import BASELINES, GIVEN
 from voxplain.assess.removal import KINDS
 from voxplain.attribution.baselines import Baseline, Constant
+from voxplain.attribution.fills import Inpainted
 from voxplain.errors import MethodError
 from voxplain.space.labelmap import nearest
 
@@ -84,30 +85,42 @@ class AssessSettings:
     n_pictures: int = 4
 
     def __post_init__(self) -> None:
-        for name, known in (("groups", GROUPS), ("orders", get_args(Order))):
-            for word in getattr(self, name):
-                if word not in known:
-                    raise MethodError(f"{name}: no {word!r}{nearest(word, list(known))}")
-        known_maps = (*BASELINES, f"{GIVEN}FILE")
-        for name in self.baselines:
-            if name not in BASELINES and not name.startswith(GIVEN):
-                raise MethodError(f"no baseline {name!r}{nearest(name, known_maps)}")
-        for kind in self.removals:
-            word = kind.partition(":")[0]
-            if word not in KINDS or (word == "supervoxels") != (":" in kind):
-                raise MethodError(f"removals are voxels, regions or supervoxels:N, got {kind!r}")
-        if self.preset not in get_args(Preset):
-            raise MethodError(f"preset is one of {', '.join(get_args(Preset))}, got {self.preset}")
+        self._check_words()
         least = {
             "n_runs": 3, "n_steps": 1, "n_copies": 1, "n_stages": 1, "n_randomisations": 1,
-            "n_smooth": 1,
-            "n_pairs": 1, "n_pictures": 0,
+            "n_smooth": 1, "n_pairs": 1, "n_pictures": 0,
         }  # fmt: skip
         for name, number in least.items():
             if getattr(self, name) < number:
                 raise MethodError(f"{name} is at least {number}, got {getattr(self, name)}")
         if not self.radius > 0:
             raise MethodError(f"radius of the noise is positive, got {self.radius}")
+        if self.shift == 0:
+            raise MethodError("shift of the intensities is another number than 0")
+        if isinstance(self.fill, Inpainted):
+            raise MethodError(
+                "inpainting fills parts from around them, and single voxels are removed here; take "
+                "a number, mean, blur:MM or noise"
+            )
+
+    def _check_words(self) -> None:
+        known_maps = (*BASELINES, f"{GIVEN}FILE")
+        words = {"groups": GROUPS, "orders": get_args(Order), "baselines": known_maps}
+        for name, known in words.items():
+            chosen = getattr(self, name)
+            for word in chosen:
+                if word not in known and not (name == "baselines" and word.startswith(GIVEN)):
+                    raise MethodError(f"{name}: no {word!r}{nearest(word, list(known))}")
+            if len(set(chosen)) < len(chosen):
+                raise MethodError(f"{name} holds a word twice: {', '.join(chosen)}")
+        if self.preset not in get_args(Preset):
+            raise MethodError(f"preset is one of {', '.join(get_args(Preset))}, got {self.preset}")
+        kinds = [kind.partition(":")[0] for kind in self.removals]
+        for kind, word in zip(self.removals, kinds, strict=True):
+            if word not in KINDS or (word == "supervoxels") != (":" in kind):
+                raise MethodError(f"removals are voxels, regions or supervoxels:N, got {kind!r}")
+        if len(set(kinds)) < len(kinds):
+            raise MethodError(f"removals are of different kinds, got {', '.join(self.removals)}")
 
     def has(self, group: Group) -> bool:
         """Whether a group is measured."""

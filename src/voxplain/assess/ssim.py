@@ -105,7 +105,14 @@ def map_ssim(a: ArrayLike, b: ArrayLike) -> Measured:
     GridError, MethodError
         As `ssim` and `normalised`.
     """
+    if is_too_thin(a):
+        return Measured(np.nan)
     return ssim(normalised(a), normalised(b), data_range=1.0)
+
+
+def is_too_thin(values: ArrayLike) -> bool:
+    """Whether an axis has two voxels, in which no window of `ssim` lies."""
+    return 2 in np.shape(values)
 
 
 def normalised(scores: ArrayLike) -> NDArray[np.float64]:

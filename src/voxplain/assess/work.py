@@ -46,6 +46,7 @@ def scores_part(asked: Asked, label: str, subject: Subject, meter: Meter) -> Par
     made = RowMaker(asked.case(name), label, asked.seed)
     book = PictureBook({"case": name, "model": label})
     rows, kept = [], {}
+    needs_kept = asked.needs_kept or asked.has_pairs
     with asked.open(asked.models[label], subject) as scores:
         question = scores.question
         names = [target.name for target in question.targets]
@@ -57,13 +58,16 @@ def scores_part(asked: Asked, label: str, subject: Subject, meter: Meter) -> Par
         for method, maps, found in scores.of_all(asked.methods):
             rows += [made.row(method, names[t], metric, one) for t, metric, one in found]
             magnitude = maps.magnitude().astype(np.float32)
-            if method in asked.methods:
+            if method in asked.methods and needs_kept:
                 kept[method] = magnitude
+                if asked.settings.n_smooth > 1:  # compared with maps that are as smooth
+                    smooth = Smoothed(asked.methods[method], asked.settings.n_smooth)
+                    kept[method] = smooth(question).magnitude().astype(np.float32)
             if is_shown:
                 for t, values in enumerate(magnitude):
                     book.add(scores, t, ORIGINAL, asked.seed, method, values)
         arrays: dict[str, NDArray[Any]] = dict(book.planes)
-        if asked.needs_kept or asked.has_pairs:
+        if needs_kept:
             arrays |= KeptMaps(kept, question.pipeline.image.grid).to_arrays()
             masks = {f"mask:{t}": one for t, one in enumerate(scores.predicted) if one is not None}
             arrays |= masks
@@ -91,10 +95,12 @@ def cascade_part(
         sources[_EDGES] = _edges
     book = PictureBook({"case": name, "model": label})
     planes: dict[str, Plane] = {}
+    before = Passes()
     if asked.is_shown(name) and seed == asked.seed:
         with asked.open(model, subject) as scores:
             for t, target in enumerate(scores.question.targets):
                 planes[target.name] = book.plane(scores, t)
+            before = scores.question.pipeline.passes
 
     def show(stage: str, random_seed: int, method: str, maps: Floats) -> None:
         if not stage.endswith(":0"):
@@ -123,6 +129,8 @@ def cascade_part(
          "layers": "; ".join(step.layers), "n_parameters": step.n_parameters}
         for steps in plans.values() for step in steps
     ]  # fmt: skip
+    passes.n_forward += before.n_forward
+    passes.n_backward += before.n_backward
     cost = _cost(asked, start, passes)
     return Part(found, stages, book.rows, arrays=book.planes, cost=cost)
 
@@ -143,12 +151,15 @@ def models_part(asked: Asked, name: str, parts: Parts) -> Part:
         rows.append(made.row(method, names[t], metric, one))
         if (first, second, t) not in agreed:
             agreed.add((first, second, t))
-            same = Measured(float(facts[first]["chosen"] == facts[second]["chosen"]))
+            same = None
             masks = [arrays[label].get(f"mask:{t}") for label in (first, second)]
-            if masks[0] is not None and masks[1] is not None:
-                is_alike = masks[0].shape == masks[1].shape
-                same = dice(masks[0], masks[1]) if is_alike else Measured(np.nan)
-            rows.append(made.row("", names[t], PREDICTION_AGREEMENT.name, same))
+            if facts[first]["chosen"] is not None:
+                same = Measured(float(facts[first]["chosen"] == facts[second]["chosen"]))
+            elif masks[0] is not None and masks[1] is not None:
+                moved = kept[second].moved(masks[1].astype(np.uint8), kept[first].grid)
+                same = dice(masks[0], moved > 0)
+            if same is not None:
+                rows.append(made.row("", names[t], PREDICTION_AGREEMENT.name, same))
     return Part(rows, cost=_cost(asked, start, Passes()))
 
 
@@ -158,8 +169,9 @@ def random_pairs_part(asked: Asked, label: str, parts: Parts) -> Part:
     rng = np.random.default_rng([asked.seed, zlib.crc32(b"random pairs")])
     same = similarities(asked.settings.preset)
     rows = []
+    cases = sorted(asked.cases, key=lambda case: case.name)
     for first, second in random_pairs(
-        [case.name for case in asked.cases], [case.patient for case in asked.cases],
+        [case.name for case in cases], [case.patient for case in cases],
         asked.settings.n_pairs, rng,
     ):  # fmt: skip
         a, b = (

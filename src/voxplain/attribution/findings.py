@@ -11,6 +11,7 @@ from voxplain.attribution.bound import BoundCombination
 from voxplain.attribution.scores import ScoreCotangent
 from voxplain.inference.cotangent import DenseCotangent, SumCotangent
 from voxplain.records.finding import Finding, finding
+from voxplain.space.labelmap import BACKGROUND
 
 if TYPE_CHECKING:
     from voxplain.attribution.method import Outcome
@@ -79,7 +80,7 @@ def findings_of(
                 finding("VX104", "issue", f"score {score:.6g}, every voxel's value is 0", name)
             )
         total, inside = (0.0, 0.0) if energy is None else energy[:, t]
-        if inside < _IN_BODY * total:
+        if inside < _IN_BODY * total and name.partition("@")[0] != BACKGROUND:
             evidence = (
                 f"{inside / total:.1%} of the map lies in the body: the model uses what is "
                 "outside (a marker, the table, a border), or the map does not show what it uses"

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import ClassVar
+from dataclasses import dataclass, replace
+from typing import ClassVar, Literal, get_args
 
+import numpy as np
 import torch
 
 from voxplain.attribution.cam import GradCam
 from voxplain.attribution.method import Outcome
 from voxplain.attribution.question import MapSum, Question
+from voxplain.errors import MethodError
+from voxplain.inference.cells import Upsampling
 from voxplain.inference.pipeline import Passes
 from voxplain.inference.rectifiers import RectifierRule, Rule, check_open
 from voxplain.inference.rolling import Emit
 from voxplain.records.attribution import Kind
 from voxplain.space.box import Box
+
+Product = Literal["raw", "display"]
 
 
 @dataclass(frozen=True)
@@ -104,14 +109,18 @@ class GuidedGradCam:
     ----------
     layers
         Where Grad-CAM looks, see `grad_cam`.
+    product
+        ``raw``: of the maps as they are; sign and scale are kept, the unit is a product of two.
+        ``display``: of the two maps as drawn, D(G)·D(M), as Arun et al. 2021 have it: D sums
+        magnitudes over channels and takes the least value to 0 and the 99th percentile, and what
+        is above, to 1; a map with one value everywhere becomes 0 (there: not a number).
+    upsampling
+        Of the Grad-CAM map, see `grad_cam`.
 
     Notes
     -----
     Cost: that of `guided_backprop` and that of `grad_cam`. Memory: beside theirs, the guided
-    maps of all targets and channels on the targets' reach.
-
-    Differs from Arun et al. 2021 (arXiv 2008.02766), who multiply maps that were made grey and
-    scaled to [0, 1] each; here sign and scale are kept. Its unit is a product of two.
+    maps of all targets and channels on the targets' reach; of ``display`` on the whole image.
 
     References
     ----------
@@ -119,18 +128,26 @@ class GuidedGradCam:
     """
 
     layers: str = "auto"
+    product: Product = "raw"
+    upsampling: Upsampling = "half_pixel"
 
     name: ClassVar[str] = "guided_grad_cam"
     is_adaptive: ClassVar[bool] = False
     kind: ClassVar[Kind] = "localisation"
     unit: ClassVar[str] = "{}² per intensity"
-    has_channels: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
+        if self.product not in get_args(Product):
+            raise MethodError(f"product is {' or '.join(get_args(Product))}, got {self.product!r}")
         self._cam()
 
+    @property
+    def has_channels(self) -> bool:
+        """Whether maps are of single channels: not once they were drawn."""
+        return self.product == "raw"
+
     def _cam(self) -> GradCam:
-        return GradCam(layers=self.layers)
+        return GradCam(layers=self.layers, upsampling=self.upsampling)
 
     def passes(self, question: Question) -> Passes:
         """Those of guided backpropagation and of Grad-CAM."""
@@ -141,6 +158,12 @@ class GuidedGradCam:
         """Compute the maps of all targets."""
         guided = MapSum(question)
         _rectified("guided", self.name, question, guided.add)
+        if self.product == "display":
+            cams = MapSum(question, 1)
+            outcome = self._cam().attribute(question, cams.add)
+            drawn = _drawn(question, guided) * _drawn(question, cams)
+            emit(question.pipeline.plan.inner(), drawn[:, None])
+            return replace(outcome, settings={**outcome.settings, "drawn": "both maps"})
 
         def times_guided(box: Box, cam: torch.Tensor) -> None:
             common = box.intersect(guided.box)
@@ -151,6 +174,24 @@ class GuidedGradCam:
             emit(common, maps * cam[(*part, *common.within(box))].cpu().clamp_min(0))
 
         return self._cam().attribute(question, times_guided)
+
+
+def _drawn(question: Question, maps: MapSum) -> torch.Tensor:
+    """Draw maps as published programs do: (n_targets, *image shape) in [0, 1]."""
+    inner = question.pipeline.plan.inner()
+    shape = (*maps.values.shape[:2], *inner.shape)
+    whole = torch.zeros(shape, dtype=maps.values.dtype)
+    common = maps.box.intersect(inner)
+    if common is not None:
+        part = (slice(None), slice(None))
+        whole[(*part, *common.within(inner))] = maps.values[(*part, *common.within(maps.box))]
+    grey = whole.abs().sum(1)
+    found = torch.zeros_like(grey)
+    for one, drawn in zip(grey, found, strict=True):
+        low, high = float(one.min()), float(np.percentile(one.numpy(), 99))
+        if high > low:
+            drawn.copy_(((one - low) / (high - low)).clamp(0, 1))
+    return found
 
 
 def _rectified(rule: Rule, name: str, question: Question, emit: Emit) -> Outcome:

@@ -75,7 +75,7 @@ PRESETS: Mapping[str, Method] = {
     "arun-integrated_gradients": IntegratedGradients(n=10, rule="agg2exp", baseline=Constant(-1.0)),
     "arun-grad_cam": GradCam(upsampling="tf1"),
     "arun-guided_backprop": GuidedBackprop(),
-    "arun-guided_grad_cam": GuidedGradCam(),
+    "arun-guided_grad_cam": GuidedGradCam(product="display", upsampling="tf1"),
     "ies-average": SmoothGrad(n=50, noise=0.05),
     "ies-max": GradientMax(n=50, noise=0.05, first_channel=True),
     "ies-grad_cam_pp": GradCamPlusPlus(),

@@ -9,8 +9,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from voxplain.assess.asked import Asked
+from voxplain.assess.asked import Asked, class_names
 from voxplain.assess.average_mask import AverageMask, average_masks
+from voxplain.assess.baseline_maps import GIVEN
 from voxplain.assess.boxes import box_masks, read_boxes
 from voxplain.assess.presets import PRESETS
 from voxplain.assess.rows import ListedCase
@@ -20,14 +21,17 @@ from voxplain.assess.subject import Mask, Subject, default_targets
 from voxplain.attribution import method_of
 from voxplain.attribution.method import Method
 from voxplain.attribution.methods import baseline_of
+from voxplain.attribution.parse import targets_of
+from voxplain.attribution.targets import Target
 from voxplain.cli.assess_summary import print_assessment, print_passes
 from voxplain.cli.job import result_folder, settings_of
 from voxplain.cli.progress import passes_bar
 from voxplain.data import Case, Cohort, read_data
-from voxplain.errors import DataError, MethodError, ModelError
+from voxplain.errors import DataError, ImageError, MethodError, ModelError
 from voxplain.inference.compute import Compute
 from voxplain.models import Model, load_model
 from voxplain.records.unfinished import remove_parts
+from voxplain.space.labelmap import BACKGROUND
 
 _TEST, _TRAIN = "test", "train"
 
@@ -52,7 +56,7 @@ class AssessJob:
         baselines: Sequence[str] | None, model_settings: Sequence[str], seed: int, device: str,
         precision: Any, batch_size: int | None, trust_code: bool, **numbers: Any,
     ) -> AssessJob:  # fmt: skip
-        """Read models and lists of cases, and check the words; no image is opened yet.
+        """Read models and lists of cases, and check the words; images come when it is their turn.
 
         Raises
         ------
@@ -60,10 +64,12 @@ class AssessJob:
             If something is missing, unknown or does not fit.
         """
         choice = PRESETS[preset]
-        names = [one for text in methods for one in text.split(",") if one] or choice.methods
+        words = [one.strip() for text in methods for one in text.split(",")]
+        names = [one for one in words if one] or choice.methods
         trivial = tuple(baselines or AssessSettings.baselines)
+        asked = [one.strip() for one in (metrics or "").split(",") if one.strip()]
         settings = AssessSettings(
-            groups=tuple(metrics.split(",")) if metrics else choice.groups,  # type: ignore[arg-type]
+            groups=tuple(asked) if metrics else choice.groups,  # type: ignore[arg-type]
             preset=preset, removals=tuple(removals), fill=baseline_of(fill),
             orders=tuple(orders),  # type: ignore[arg-type]
             baselines=trivial, **numbers,
@@ -80,11 +86,7 @@ class AssessJob:
             table = read_boxes(boxes, cases={one.name for one in cohort}, targets=answers)
         averages: Mapping[str, AverageMask] = {}
         if "average_mask" in trivial:
-            structures = [one.removeprefix("class:") for one in wanted]
-            averages = average_masks(
-                [case for case in cohort if case.split == _TRAIN], cases, structures,
-                read=cohort.read_labels,
-            )  # fmt: skip
+            averages = _averages(cohort, cases, targets_of(wanted, first.answers))
         channels = first.info.channel_names
 
         def subject(case: Case) -> Subject:
@@ -96,21 +98,23 @@ class AssessJob:
             return Subject(image, case.patient or case.name, labels, found)
 
         listed = [
-            ListedCase(case.name, case.patient or case.name, partial(subject, case))
+            ListedCase(
+                case.name,
+                case.patient or case.name,
+                partial(subject, case),
+                _stamp([*case.images, *case.label_files]),
+            )
             for case in cases
         ]
+        read_too = [*([] if boxes is None else [boxes]), *_given(trivial, cases)]
+        means = "".join(str(one.values.sum()) for one in averages.values())
         return cls(
             Asked(
-                models=loaded,
-                cases=listed,
-                methods=_methods(names),
-                targets=wanted,
-                settings=settings,
-                seed=seed,
-                averages=averages,
+                models=loaded, cases=listed, methods=_methods(names), targets=wanted,
+                settings=settings, seed=seed, averages=averages, extra=_stamp(read_too) + means,
                 compute=Compute(device=device, precision=precision, batch_size=batch_size),
             )
-        )
+        )  # fmt: skip
 
     def print_estimate(self) -> None:
         """Tell the passes of each part of the first case, and what sharing saves."""
@@ -144,6 +148,46 @@ def _cases(cohort: Cohort, split: str | None, n_cases: int | None) -> list[Case]
         known = ", ".join(sorted(splits))
         raise DataError(f"{cohort.root}: no case of the split {chosen!r}; splits: {known}")
     return cases[:n_cases]
+
+
+def _averages(
+    cohort: Cohort, cases: Sequence[Case], targets: Sequence[Target]
+) -> dict[str, AverageMask]:
+    """Mean training mask of each target: of its class, or of all that is labelled."""
+    train = [case for case in cohort if case.split == _TRAIN]
+    found = {}
+    for target in targets:
+        names = class_names(target) or [
+            name for label, name in cohort.classes.items() if label and name != BACKGROUND
+        ]
+        if len(names) != 1:
+            raise MethodError(
+                f"the baseline average_mask needs one structure for the target {target.name}, "
+                f"there are {len(names)}; name a class, or leave the baseline out"
+            )
+        read = cohort.read_labels
+        found[target.name] = average_masks(train, cases, names, read=read)[names[0]]
+    return found
+
+
+def _given(baselines: Sequence[str], cases: Sequence[Case]) -> list[Path]:
+    """Files of given maps that do not differ between targets; a missing one is refused."""
+    found = []
+    for one in baselines:
+        pattern = one.removeprefix(GIVEN)
+        if one.startswith(GIVEN) and "{target}" not in pattern:
+            found += [Path(pattern.replace("{case}", case.name)) for case in cases]
+    missing = sorted({str(file) for file in found if not file.is_file()})
+    if missing:
+        raise ImageError(f"given maps that are not there: {', '.join(missing[:5])}")
+    return found
+
+
+def _stamp(files: Sequence[Path]) -> str:
+    """Names, sizes and times of files (of folders: of what lies in them)."""
+    every = [one for file in files for one in (sorted(file.iterdir()) if file.is_dir() else [file])]
+    told = [(one.name, one.stat().st_size, one.stat().st_mtime_ns) for one in every if one.exists()]
+    return repr(told)
 
 
 def _models(

@@ -40,9 +40,10 @@ SUMMARY = (
 
 COMPARISONS = (
     "model", "method", "rival", "metric", "n", "n_patients", "difference", "low", "high", "p",
-    "p_holm", "effect",
+    "p_holm", "effect", "note",
 )  # fmt: skip
-"""Method less rival, paired by case and target. effect: matched-pairs rank-biserial correlation."""
+"""Method less rival, paired by case and target. effect: matched-pairs rank-biserial correlation.
+note: why there is no p, else empty."""
 
 STAGES = ("model", "order", "number", "layers", "n_parameters")
 """What step ``number`` of a cascade randomised, its own layers joined by ``; ``."""
@@ -115,7 +116,8 @@ class Assessment:
         key = [column for column in SCORES if column != "value"]
         twice = self.scores[self.scores.duplicated(key)]
         if len(twice):
-            raise RecordError(f"two scores have one key: {dict(twice.iloc[0][key])}")
+            told = {name: twice.iloc[0][name] for name in key if name != "patient"}
+            raise RecordError(f"two scores have one key: {told}")
 
     def metric(self, name: str) -> Metric:
         """Return the meaning of a metric.

@@ -19,9 +19,6 @@ FAMILIES = ("utility", "faithfulness")
 LEAST_PATIENTS = 6
 """Fewer pairs cannot reach p < 0.05 whatever they say: 2 · ½⁵ = 0.0625."""
 
-NOTED = (*COMPARISONS, "note")
-"""Columns of `comparisons_of`. note: why p is missing, or what is special."""
-
 Floats = NDArray[np.float64]
 
 
@@ -49,8 +46,8 @@ def comparisons_of(
     Returns
     -------
     pandas.DataFrame
-        Columns `NOTED`. Pairs are made by case and target; a case's difference is the mean over
-        the targets that both have, so n is a number of cases. difference: method less rival,
+        Columns `COMPARISONS`. Pairs are made by case and target; a case's difference is the mean
+        over the targets that both have, so n is a number of cases. difference: method less rival,
         mean over cases, in the metric's unit (for a metric whose direction is lower, below 0
         is better). p: two-sided Wilcoxon signed-rank test. p_holm: corrected over the rows of
         one model and metric. effect: see `rank_biserial`, of the same pairs as p.
@@ -83,7 +80,7 @@ def comparisons_of(
                 }
                 for rival in rivals
             ]  # fmt: skip
-    found = frame_of(rows, NOTED)
+    found = frame_of(rows, COMPARISONS)
     for _, family in found.groupby(["model", "metric"], sort=False):
         found.loc[family.index, "p_holm"] = holm(family["p"].to_numpy(float))
     return found

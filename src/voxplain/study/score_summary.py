@@ -8,7 +8,14 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from voxplain.records.assessment import ALL_TARGETS, SCORES, SUMMARY, frame_of
+from voxplain.records.assessment import (
+    ALL_TARGETS,
+    REPEAT,
+    REPRODUCE,
+    SCORES,
+    SUMMARY,
+    frame_of,
+)
 from voxplain.records.lesion_tables import check_columns
 from voxplain.study.bootstrap import PatientDraws, check_level, interval
 
@@ -77,9 +84,10 @@ def summary_of(
     pandas.DataFrame
         Columns `voxplain.records.assessment.SUMMARY`, sorted. A case has one value: the mean over
         its seeds and over what it was compared with (``against``); with the target `ALL_TARGETS`
-        then the mean over its targets. n: cases with a value; n_patients: whose they are;
-        n_undefined: scores that are NaN, which no mean counts. sd: of the cases, divided by
-        n − 1. low, high: of the mean, see `voxplain.study.bootstrap.interval`.
+        then the mean over its targets. Two models compared count for both. n: cases with a value;
+        n_patients: whose they are; n_undefined: scores that are NaN, which no mean counts. sd: of
+        the cases, divided by n − 1. low, high: of the mean, see
+        `voxplain.study.bootstrap.interval`.
 
     Raises
     ------
@@ -90,7 +98,9 @@ def summary_of(
     """
     check_columns(scores, SCORES, "scores")
     draws = Draws(n_boot, seed, level)
-    targets = case_values(scores)
+    between = scores[scores["stage"].isin([REPEAT, REPRODUCE])]
+    turned = between.assign(model=between["against"], against=between["model"])
+    targets = case_values(pd.concat([scores, turned], ignore_index=True))
     both = pd.concat([targets, case_means(targets)], ignore_index=True)
     rows = []
     for key, part in both.groupby([*GROUP, "target"], sort=True):
