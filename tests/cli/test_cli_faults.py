@@ -217,7 +217,7 @@ def test_weights_that_do_not_match_are_listed(case, voxplain):
         ("explain", "--seed", "-1", "--model", "m", "--image", "i"),
         ("explain", "--batch-size", "0", "--model", "m", "--image", "i"),
         ("explain", "--image", "i"),
-        ("report", "folder"),
+        ("report", "folder", "--scale", "big"),
     ],
 )
 def test_wrong_usage_exits_with_2(case, voxplain, arguments):
@@ -226,6 +226,12 @@ def test_wrong_usage_exits_with_2(case, voxplain, arguments):
     assert done.exit_code == 2
     assert "Usage" in done.stderr
     assert case.files() == before
+
+
+def test_a_report_needs_the_image_again(case, voxplain):
+    done = voxplain("report", "folder")
+    assert done.exit_code == 2
+    assert "folder does not hold the image that was explained; give --image FILE" in done.stderr
 
 
 def test_the_traceback_can_be_seen(case, voxplain, monkeypatch):

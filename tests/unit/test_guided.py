@@ -315,6 +315,7 @@ class Ramp:
     """In place of Grad-CAM: a slope that falls below zero, over the whole padded volume."""
 
     layers: str = "auto"
+    upsampling: str = "half_pixel"
 
     def __post_init__(self) -> None:
         if self.layers == "nowhere":
