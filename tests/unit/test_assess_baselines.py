@@ -11,7 +11,7 @@ from skimage.filters import sobel
 
 from voxplain.assess.average_mask import AverageMask, average_masks, stretched
 from voxplain.assess.baseline_maps import BASELINES, baseline_map, center, edges
-from voxplain.attribution import ClassTarget, Everywhere
+from voxplain.attribution import ClassTarget, Difference, Everywhere
 from voxplain.attribution.ask import ask
 from voxplain.data import Case
 from voxplain.errors import DataError, ImageError, LabelError, MethodError
@@ -120,9 +120,13 @@ def test_prediction_is_the_mask_of_the_targets_class():
     assert np.array_equal(found, np.stack(masks))
     assert np.array_equal(found[1], logits.argmax(0) == 2)
     assert 0 < found[1].sum() < found[1].size
+    named = ClassTarget("class_1", Everywhere(), label="mine")
+    with question(image, [named]) as asked:
+        assert np.array_equal(baseline_map("prediction", asked)[0, 0], masks[0])
+    both = Difference(ClassTarget("class_1"), ClassTarget("class_2"))
     with (
-        question(image, [ClassTarget("class_1", Everywhere(), label="mine")]) as asked,
-        pytest.raises(MethodError, match="mine has none; leave it out"),
+        question(image, [both]) as asked,
+        pytest.raises(MethodError, match="has none; leave it out"),
     ):
         baseline_map("prediction", asked)
 

@@ -383,7 +383,7 @@ def test_settings_are_checked() -> None:
                 removal_curves(question, flat, **wrong)  # type: ignore[arg-type]
         with pytest.raises(MethodError, match="maps of 1 targets"):
             removal_curves(question, given(np.ones((1, 5, 9, 12))))
-        with pytest.raises(MethodError, match="not finite cannot be ranked: 585"):
+        with pytest.raises(MethodError, match="values of a map are finite, got nan"):
             removal_curves(question, given(np.full((1, *GRID.shape), np.nan)))
         part = removal_curves(question, flat, fractions=(0.0, 0.5))
         for call, words in (

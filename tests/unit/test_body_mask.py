@@ -33,6 +33,18 @@ def test_a_body_is_told_from_the_air() -> None:
     assert (found.mask("tissue") == wanted).mean() > 0.999
 
 
+def test_lungs_belong_to_the_body_and_air_beside_it_does_not() -> None:
+    with_lung = image()
+    with_lung.data[0][5:8, 5:9, 4:14] -= 1.0  # open at the last plane, closed within each
+    with_lung.data[0][2:4, 6, 3] -= 1.0  # a groove in the skin
+    found = body_mask(with_lung)
+    assert found is not None
+    body = found.mask("tissue")
+    assert body[5:8, 5:9, 4:14].all()
+    assert not body[2, 6, 3]
+    assert not body[0].any()
+
+
 def test_a_large_image_is_told_from_few_voxels() -> None:
     grid = oblique_grid((90, 91, 92))
     rng = np.random.default_rng(1)

@@ -1,7 +1,11 @@
 from __future__ import annotations
 
 import functools
+import shlex
+import subprocess
+import sys
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -231,3 +235,18 @@ def test_what_training_needs_is_told(folder, tmp_path):
     with pytest.raises(DataError, match="finding is 'pneumonia'"):
         train_xray_classifier(tmp_path / "test_only", tmp_path / "m", "resnet")
     assert not (tmp_path / "m").exists()
+
+
+@pytest.mark.slow
+def test_the_example_trains_networks_and_prints_a_command_that_runs(tmp_path: Path) -> None:
+    example = Path(__file__).parents[2] / "examples" / "trust_xray.py"
+    few = ["--patients", "12", "--unseen", "8", "--seeds", "1", "--steps", "3"]
+    made = [sys.executable, str(example), "--out", str(tmp_path), *few]
+    printed = subprocess.run(made, check=True, capture_output=True, text=True).stdout
+    command = shlex.split(printed.splitlines()[-1])
+    assert command[:2] == ["voxplain", "assess"]
+    light = ["--methods", "arun-gradient", "--n-cases", "2", "--stages", "1", "--quiet"]
+    subprocess.run([sys.executable, "-m", "voxplain", *command[1:], *light], check=True)
+    scores = pd.read_parquet(tmp_path / "assessment" / "scores.parquet")
+    assert set(scores["model"]) == {"resnet_0", "densenet_0"}
+    assert {"legacy_auprc", "average_precision"} <= set(scores["metric"])

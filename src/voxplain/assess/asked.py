@@ -186,8 +186,9 @@ def class_names(target: Target) -> list[str]:
     """Names of the classes that a target names; none of a voxel's or a function's."""
     if isinstance(target, Difference):
         return [*class_names(target.plus), *class_names(target.minus)]
-    is_named = isinstance(target, ClassTarget) and target.class_name is not None
-    return [str(target.class_name)] if is_named else []  # type: ignore[attr-defined]
+    if isinstance(target, ClassTarget) and target.class_name is not None:
+        return [target.class_name]
+    return []
 
 
 def _told(model: Model) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import zlib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -14,6 +13,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from voxplain.assess.average_mask import AverageMask
+from voxplain.attribution.bound import BoundScore
 from voxplain.attribution.question import Question
 from voxplain.errors import MethodError
 from voxplain.space.labelmap import nearest
@@ -167,14 +167,12 @@ def _prediction(question: Question, averages: Mapping[str, AverageMask]) -> Floa
         )
     masks = []
     for target in question.targets:
-        # the name of a class target begins with the class, see ClassTarget.name
-        name = re.split(r"[@\[]", target.name)[0]
-        if name not in info.class_names:
+        if not isinstance(target, BoundScore):
             raise MethodError(
                 f"the baseline prediction is the mask of a target's class, and {target.name} has "
                 "none; leave it out, or explain class:NAME"
             )
-        masks.append(question.predicted_mask(info.class_names.index(name)).numpy())
+        masks.append(question.predicted_mask(target.class_index).numpy())
     return np.stack(masks).astype(np.float64)
 
 

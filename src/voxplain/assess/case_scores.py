@@ -13,7 +13,13 @@ from voxplain.assess import fill_agreement as fills
 from voxplain.assess import performance
 from voxplain.assess.average_mask import AverageMask
 from voxplain.assess.baseline_maps import baseline_map
-from voxplain.assess.changed_images import Change, Flip, Noise, Shift, stability_passes
+from voxplain.assess.changed_images import (
+    Change,
+    Noise,
+    Shift,
+    all_changes,
+    stability_passes,
+)
 from voxplain.assess.completeness import completeness_gaps
 from voxplain.assess.curves import deletion_area, insertion_area
 from voxplain.assess.effective_complexity import effective_complexity
@@ -104,9 +110,7 @@ class CaseScores:
         noise = Noise(self.settings.radius, self.settings.n_copies)
         if self.settings.preset == "agg2exp":
             return (noise,)
-        size = self.question.pipeline.plan.settings.size
-        flips = [Flip(axis) for axis, n in enumerate(size) if n > 1]
-        return noise, Shift(self.settings.shift), *flips
+        return all_changes(self.question, noise, Shift(self.settings.shift))
 
     @cached_property
     def removers(self) -> dict[str, Remover]:

@@ -176,10 +176,10 @@ class Flip:
         return other
 
 
-def default_changes(question: Question) -> tuple[Change, ...]:
-    """Return `Noise`, `Shift`, and `Flip` along each axis longer than one voxel, as by default."""
+def all_changes(question: Question, noise: Noise, shift: Shift) -> tuple[Change, ...]:
+    """Return noise, shift, and `Flip` along each axis longer than one voxel."""
     size = question.pipeline.plan.settings.size
-    return Noise(), Shift(), *(Flip(axis) for axis in _long_axes(size))
+    return noise, shift, *(Flip(axis) for axis in _long_axes(size))
 
 
 def reexplained(

@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from voxplain.assess.map_peak import map_flags
 from voxplain.errors import MethodError
-from voxplain.records.metric import CONSTANT_MAP, EMPTY_MAP, Measured, Metric
+from voxplain.records.metric import EMPTY_MAP, Measured, Metric
 
 METRIC = Metric(
     name="effective_complexity",
@@ -85,24 +86,3 @@ def magnitudes(scores: ArrayLike) -> tuple[NDArray[np.float64], tuple[str, ...]]
             f"magnitudes of a map are at least 0, got {values.min():.3g}; take the absolute values"
         )
     return values, flags
-
-
-def map_flags(values: NDArray[np.float64]) -> tuple[str, ...]:
-    """Say whether a map (*shape) is zero everywhere, or else has one value everywhere.
-
-    Raises
-    ------
-    MethodError
-        If a value is not finite, or there is none.
-    """
-    if values.size == 0:
-        raise MethodError(f"a map has at least one voxel, got the shape {values.shape}")
-    low, high = values.min(), values.max()
-    if not (np.isfinite(low) and np.isfinite(high)):
-        raise MethodError(
-            f"values of a map are finite, got {low} … {high}; look for such values in the image "
-            "and in the model's output"
-        )
-    if low < high:
-        return ()
-    return (EMPTY_MAP,) if high == 0 else (CONSTANT_MAP,)

@@ -70,7 +70,7 @@ def faithfulness_correlation(
     """
     if is_alike(drops, least):
         return Measured(float("nan"), (NO_CHANGE,))
-    flags = map_flags(sums)
+    flags = sum_flags(sums)
     if flags:
         return Measured(float("nan"), flags)
     scaled = [values / np.abs(values).max() for values in (sums, drops)]
@@ -82,7 +82,7 @@ def is_alike(values: NDArray[np.float64], least: float = 0.0) -> bool:
     return bool(np.ptp(values) <= max(least, _SAME * float(np.abs(values).max())))
 
 
-def map_flags(sums: NDArray[np.float64]) -> tuple[str, ...]:
+def sum_flags(sums: NDArray[np.float64]) -> tuple[str, ...]:
     """Return what the sums tell of the map: empty, or the same for every set."""
     if not sums.any():
         return (EMPTY_MAP,)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from voxplain.assess.faithfulness_correlation import is_alike, map_flags
+from voxplain.assess.faithfulness_correlation import is_alike, sum_flags
 from voxplain.records.metric import CONSTANT_MAP, EMPTY_MAP, NO_CHANGE, Measured, Metric
 
 _SOURCE = "Yeh et al. 2019, arXiv 1901.09392, definition 2.1 and section 2"
@@ -74,7 +74,7 @@ def infidelity(
     ----------
     Yeh et al. 2019, arXiv 1901.09392, definition 2.1; β as in its program.
     """
-    flags = map_flags(sums)
+    flags = sum_flags(sums)
     largest = float(np.abs(drops).max())
     if largest <= least or (CONSTANT_MAP in flags and is_alike(drops, least)):
         return Measured(float("nan"), (NO_CHANGE,))
@@ -108,4 +108,4 @@ def raw_infidelity(sums: NDArray[np.float64], drops: NDArray[np.float64]) -> Mea
     ----------
     Yeh et al. 2019, arXiv 1901.09392, definition 2.1.
     """
-    return Measured(float(np.mean((sums - drops) ** 2)), map_flags(sums))
+    return Measured(float(np.mean((sums - drops) ** 2)), sum_flags(sums))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from voxplain.assess.effective_complexity import map_flags
+from voxplain.assess.map_peak import map_flags
 from voxplain.assess.ssim import is_too_thin, pair, ssim
 from voxplain.errors import MethodError
 from voxplain.records.metric import CONSTANT_MAP, Measured, Metric

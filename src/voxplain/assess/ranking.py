@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 
 from voxplain.attribution.maps import Maps
 from voxplain.errors import MethodError
-from voxplain.records.metric import CONSTANT_MAP, EMPTY_MAP
 
 Order = Literal["most", "least"]
 RankBy = Literal["kind", "signed", "magnitude"]
@@ -50,13 +49,6 @@ def relevance(
     if by == "signed" or (by == "kind" and maps.kind == "contribution"):
         return np.asarray(values.sum(axis=0, dtype=np.float64) * (-1.0 if change < 0 else 1.0))
     return np.asarray(np.abs(values).sum(axis=0, dtype=np.float64))
-
-
-def map_flags(scores: NDArray[np.floating]) -> tuple[str, ...]:
-    """Say that a map is zero, or has one value, everywhere."""
-    if not scores.any():
-        return (EMPTY_MAP,)
-    return (CONSTANT_MAP,) if (scores == scores.flat[0]).all() else ()
 
 
 @dataclass(frozen=True, eq=False)

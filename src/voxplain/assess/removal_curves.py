@@ -12,11 +12,11 @@ import torch
 from numpy.typing import NDArray
 
 from voxplain.assess.curves import FRACTIONS, Curves, Mode, checked_fractions
+from voxplain.assess.map_peak import map_flags
 from voxplain.assess.ranking import (
     Order,
     RankBy,
     Ranking,
-    map_flags,
     rank_voxels,
     relevance,
 )

@@ -6,7 +6,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from skimage.metrics import structural_similarity
 
-from voxplain.assess.effective_complexity import magnitudes, map_flags
+from voxplain.assess.effective_complexity import magnitudes
+from voxplain.assess.map_peak import map_flags
 from voxplain.errors import GridError, MethodError
 from voxplain.records.metric import Measured, Metric
 

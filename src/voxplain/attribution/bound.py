@@ -89,6 +89,11 @@ class BoundScore:
         linear = target.score == "logit" and target.reduction != "dice"
         self.is_fixed = linear and not self._is_anew
 
+    @property
+    def class_index(self) -> int:
+        """Output channel of the class."""
+        return self._index
+
     def describe(self) -> str:
         """One sentence for people."""
         target, name = self._target, self._info.class_names[self._index]

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.ndimage import label
 from skimage.filters import threshold_otsu
 
 from voxplain.space.labelmap import LabelMap
@@ -47,7 +49,9 @@ def _tissue(image: Volume, voxels: NDArray[np.floating[Any]]) -> LabelMap:
 
 
 def body_mask(image: Volume) -> LabelMap | None:
-    """Return `tissue_mask` where there is air around a body to tell it from; else None.
+    """Return the body, lungs and all, where there is air around to tell it from; else None.
+
+    It is `tissue_mask` and what that encloses in axial planes.
 
     Parameters
     ----------
@@ -63,4 +67,17 @@ def body_mask(image: Volume) -> LabelMap | None:
     is_end = [np.isin(np.arange(n), (0, n - 1)) for n in image.grid.shape]
     n_ends = sum(np.meshgrid(*(end.astype(int) for end in is_end), indexing="ij", sparse=True))
     outside = tissue.layers[0][np.asarray(n_ends) >= 2] == 0
-    return tissue if tissue.layers.any() and outside.mean() >= _AIR else None
+    if not tissue.layers.any() or outside.mean() < _AIR:
+        return None
+    return replace(tissue, layers=_filled(tissue)[None].astype(np.uint8))
+
+
+def _filled(tissue: LabelMap) -> NDArray[np.bool_]:
+    """Tissue, and air from which no way leads to the border of its axial plane: lungs, bowel."""
+    axis = next(i for i, letter in enumerate(tissue.grid.orientation) if letter in "IS")
+    found: NDArray[np.bool_] = np.asarray(tissue.layers[0] > 0)
+    for plane in np.moveaxis(found, axis, 0):  # a view
+        parts, _ = label(~plane)
+        border = np.concatenate([parts[0], parts[-1], parts[:, 0], parts[:, -1]])
+        plane |= ~np.isin(parts, border)  # noqa: PLW2901 - filled in place
+    return found
