@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from typing import Literal
 
 import numpy as np
+import pandas as pd
 import torch
 from numpy.typing import NDArray
 
@@ -29,11 +30,12 @@ from voxplain.records.class_score import ClassScore
 from voxplain.records.explanation import Explanation, TargetSummary
 from voxplain.records.player_table import COLUMNS, PlayerTable
 from voxplain.records.provenance import Cost, Provenance
+from voxplain.records.region_table import RegionTable
 from voxplain.regions.sums import RegionSums
 from voxplain.regions.tissue import body_mask
 from voxplain.space.box import Box
 from voxplain.space.grid import Grid
-from voxplain.space.labelmap import LabelMap
+from voxplain.space.labelmap import BACKGROUND, LabelMap
 from voxplain.space.resample import resample_labels
 from voxplain.space.volume import Volume
 
@@ -50,6 +52,7 @@ def explain_one(
     method: str | Method,
     *,
     regions: LabelMap | None,
+    extra: LabelMap | None,
     keep: bool | Literal["auto"],
     seed: int,
     compute: Compute,
@@ -69,7 +72,12 @@ def explain_one(
             needed = chosen.passes(question).total
             pipeline.on_pass = _meter(progress, pipeline, pipeline.passes.total + needed)
         collector = _Collector(
-            question, keep, image.grid.n_voxels, channels_of(chosen, question), body_mask(image)
+            question,
+            keep,
+            image.grid.n_voxels,
+            channels_of(chosen, question),
+            body_mask(image),
+            extra,
         )
         outcome = chosen.attribute(question, collector.add)
         return _result(
@@ -96,13 +104,16 @@ class _Collector:
 
     def __init__(
         self, question: Question, keep: bool | str, n_image_voxels: int, channels: tuple[str, ...],
-        body: LabelMap | None,
+        body: LabelMap | None, extra: LabelMap | None,
     ) -> None:  # fmt: skip
         pipeline = question.pipeline
         self._inner = pipeline.plan.inner()
         names = [target.name for target in question.targets]
         self.channels = channels
-        self.sums = RegionSums(question.regions, names, channels)
+        grid = pipeline.image.grid
+        self._sums = [RegionSums(question.regions, names, channels)]
+        if extra is not None:
+            self._sums.append(RegionSums(resample_labels(extra, grid), names, channels))
         self.totals = np.zeros(len(names))
         self.peaks = np.zeros(len(names))
         self.energy = np.zeros((2, len(names)))  # of magnitudes: in all, in the body
@@ -124,7 +135,8 @@ class _Collector:
         part = values[(slice(None), slice(None), *common.within(box))].cpu().numpy()
         place = common.shift([-a for a in self._inner.start])
         for t, slab in enumerate(part):
-            self.sums.add(t, slab, place)
+            for sums in self._sums:
+                sums.add(t, slab, place)
             self.totals[t] += slab.sum(dtype=np.float64)
             if self._body is not None:
                 magnitude = np.abs(slab).sum(axis=0, dtype=np.float64)
@@ -133,6 +145,17 @@ class _Collector:
             self.peaks[t] = max(self.peaks[t], float(np.abs(slab).max(initial=0.0)))
         if self.is_kept:
             self.maps[(slice(None), slice(None), *place.slices)] = part
+
+    def table(
+        self, case: str, model: str, method: str, share_errors: NDArray[np.float64] | None
+    ) -> RegionTable:
+        """Rows of the regions, then those of the extra ones."""
+        own, *extra = (sums.table(case, model, method) for sums in self._sums)
+        if share_errors is not None:
+            own = own.with_errors(share_errors)
+        # what is in no extra region is no region
+        frames = [one.frame[one.frame["region"] != BACKGROUND] for one in extra]
+        return RegionTable(pd.concat([own.frame, *frames], ignore_index=True)) if extra else own
 
 
 def _result(
@@ -190,9 +213,7 @@ def _result(
     if pipeline.is_dense and question.has_prediction:
         logits = question.prediction_logits.numpy()
         prediction = pipeline.model.label_image(logits, grid, image)
-    table = collector.sums.table(image.name, info.name, method.name)
-    if outcome.share_errors is not None:
-        table = table.with_errors(outcome.share_errors)
+    table = collector.table(image.name, info.name, method.name, outcome.share_errors)
     players = None
     if outcome.players is not None:
         players = PlayerTable(

@@ -34,6 +34,7 @@ def explain(
     method: str | Method = "smoothgrad",
     *,
     regions: LabelMap | None = None,
+    extra: LabelMap | None = None,
     keep: bool | Literal["auto"] = "auto",
     seed: int = 0,
     compute: Compute | None = None,
@@ -56,6 +57,9 @@ def explain(
     regions
         Regions to sum over, on any grid; default the predicted classes. A classifier without
         regions has the single region ``image``.
+    extra
+        Further regions, on any grid, that may overlap `regions`: rows of the table beside them,
+        e.g. masks of pathologies. No name of `regions` may come again.
     keep
         Whether the maps are kept beside the region table; ``auto`` keeps them up to 2 GiB.
     seed
@@ -87,7 +91,7 @@ def explain(
     if isinstance(model, Model):
         return explain_one(
             model, image, targets, method,
-            regions=regions, keep=keep, seed=seed, compute=compute, progress=progress,
+            regions=regions, extra=extra, keep=keep, seed=seed, compute=compute, progress=progress,
         )  # fmt: skip
     chosen = method_of(method)
     asked = _by_part(model, targets)
@@ -101,7 +105,8 @@ def explain(
     results = [
         explain_one(
             part, image, wanted, chosen,
-            regions=regions or prediction, keep=keep, seed=seed, compute=compute,
+            regions=regions or prediction, extra=extra, keep=keep, seed=seed,
+            compute=compute,
             progress=meter.stage(),
         )
         for part, wanted in asked.items()

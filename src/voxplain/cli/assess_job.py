@@ -18,15 +18,15 @@ from voxplain.assess.rows import ListedCase
 from voxplain.assess.run import assess
 from voxplain.assess.settings import AssessSettings, Preset
 from voxplain.assess.subject import Mask, Subject, default_targets
-from voxplain.attribution import method_of
-from voxplain.attribution.method import Method
 from voxplain.attribution.methods import baseline_of
 from voxplain.attribution.parse import targets_of
 from voxplain.attribution.targets import Target
+from voxplain.attribution.words import key_values, methods_of
 from voxplain.cli.assess_summary import print_assessment, print_passes
-from voxplain.cli.job import result_folder, settings_of
+from voxplain.cli.job import result_folder
 from voxplain.cli.progress import passes_bar
 from voxplain.data import Case, Cohort, read_data
+from voxplain.data.stamp import stamp
 from voxplain.errors import DataError, ImageError, MethodError, ModelError
 from voxplain.inference.compute import Compute
 from voxplain.models import Model, load_model
@@ -76,7 +76,7 @@ class AssessJob:
         )  # fmt: skip
         cohort = read_data(data)
         cases = _cases(cohort, split, n_cases)
-        loaded = _models(models, settings_of(model_settings, "--model-set"), trust_code)
+        loaded = _models(models, key_values(model_settings, "--model-set"), trust_code)
         first = next(iter(loaded.values()))
         is_own = preset == "arun2021" and first.info.kind == "classification"
         wanted = list(targets) or (["predicted"] if is_own else default_targets(first))
@@ -102,7 +102,7 @@ class AssessJob:
                 case.name,
                 case.patient or case.name,
                 partial(subject, case),
-                _stamp([*case.images, *case.label_files]),
+                stamp([*case.images, *case.label_files]),
             )
             for case in cases
         ]
@@ -110,8 +110,8 @@ class AssessJob:
         means = "".join(str(one.values.sum()) for one in averages.values())
         return cls(
             Asked(
-                models=loaded, cases=listed, methods=_methods(names), targets=wanted,
-                settings=settings, seed=seed, averages=averages, extra=_stamp(read_too) + means,
+                models=loaded, cases=listed, methods=methods_of(names, "--methods"), targets=wanted,
+                settings=settings, seed=seed, averages=averages, extra=stamp(read_too) + means,
                 compute=Compute(device=device, precision=precision, batch_size=batch_size),
             )
         )  # fmt: skip
@@ -183,13 +183,6 @@ def _given(baselines: Sequence[str], cases: Sequence[Case]) -> list[Path]:
     return found
 
 
-def _stamp(files: Sequence[Path]) -> str:
-    """Names, sizes and times of files (of folders: of what lies in them)."""
-    every = [one for file in files for one in (sorted(file.iterdir()) if file.is_dir() else [file])]
-    told = [(one.name, one.stat().st_size, one.stat().st_mtime_ns) for one in every if one.exists()]
-    return repr(told)
-
-
 def _models(
     places: Sequence[str], options: Mapping[str, str], trust_code: bool
 ) -> dict[str, Model]:
@@ -219,21 +212,3 @@ def _models(
                 f"{model.info.rank}D {model.info.kind} model"
             )
     return found
-
-
-def _methods(texts: Sequence[str]) -> dict[str, Method]:
-    """Methods of texts ``NAME[:KEY=VALUE]…`` by their label: the name, or the text if twice."""
-    names = [text.partition(":")[0] for text in texts]
-    methods: dict[str, Method] = {}
-    for name, text in zip(names, texts, strict=True):
-        label = name if names.count(name) == 1 else text
-        if label in methods:
-            raise MethodError(f"--methods {text} is given twice")
-        settings: list[str] = []
-        for part in filter(None, text.partition(":")[2].split(":")):
-            if "=" in part or not settings:
-                settings.append(part)
-            else:  # of a value, e.g. players=cubes:64
-                settings[-1] += f":{part}"
-        methods[label] = method_of(name, settings_of(settings, f"--methods {name}:"))
-    return methods

@@ -202,6 +202,7 @@ def context(
     """
     import pandas as pd
 
+    from voxplain.attribution.words import key_values
     from voxplain.cli.context_job import checked_model, chosen_lesions, context_asked
     from voxplain.cli.context_result import (
         context_provenance,
@@ -209,7 +210,7 @@ def context(
         print_context,
         save_context,
     )
-    from voxplain.cli.job import result_folder, settings_of
+    from voxplain.cli.job import result_folder
     from voxplain.cli.progress import passes_bar
     from voxplain.errors import MethodError
     from voxplain.inference.compute import Compute
@@ -232,7 +233,7 @@ def context(
     volume = read_image(image, name=case)
     true = None if truth is None else read_labels(truth, names={})
     healthy = None if within is None else read_labels(within, names={})
-    options = settings_of(model_set or (), "--model-set")
+    options = key_values(model_set or (), "--model-set")
     loaded = [
         checked_model(load_model(one, trust_code=trust_code, **options), class_, volume, image)
         for one in model

@@ -225,8 +225,9 @@ def instances(
     at their masks. Writes instances.csv, saliency.csv, shells.csv (and .parquet),
     instances.nii.gz, maps/, report.html and provenance.json.
     """
+    from voxplain.attribution.words import key_values
     from voxplain.cli.instances_summary import print_instances
-    from voxplain.cli.job import check_file_order, result_folder, settings_of
+    from voxplain.cli.job import check_file_order, result_folder
     from voxplain.cli.progress import passes_bar
     from voxplain.inference.compute import Compute
     from voxplain.lesions.case import LesionSettings, lesion_model
@@ -249,7 +250,7 @@ def instances(
     volume = read_image(image, name=case)
     true = None if truth is None else read_labels(truth, names={})
     healthy = None if within is None else read_labels(within, names={})
-    options = settings_of(model_set or (), "--model-set")
+    options = key_values(model_set or (), "--model-set")
     loaded = lesion_model(load_model(model, trust_code=trust_code, **options), class_)
     loaded.check_image(volume)
     check_file_order(image, loaded.info.channel_names)
@@ -288,7 +289,7 @@ def _methods(texts: Sequence[str]) -> dict[str, Method]:
     The label is the name, or the whole text where a name comes with several settings.
     """
     from voxplain.attribution import method_of
-    from voxplain.cli.job import settings_of
+    from voxplain.attribution.words import key_values
     from voxplain.errors import MethodError
 
     names = [text.partition(":")[0] for text in texts]
@@ -298,7 +299,7 @@ def _methods(texts: Sequence[str]) -> dict[str, Method]:
         label = name if names.count(name) == 1 else text
         if label in methods:
             raise MethodError(f"--method {text} is given twice")
-        methods[label] = method_of(name, settings_of(settings, f"--method {name}:"))
+        methods[label] = method_of(name, key_values(settings, f"--method {name}:"))
     return methods
 
 

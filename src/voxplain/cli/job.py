@@ -15,8 +15,9 @@ from voxplain.attribution.one import Progress
 from voxplain.attribution.parse import targets_of
 from voxplain.attribution.scores import Score
 from voxplain.attribution.targets import Reduction
+from voxplain.attribution.words import key_values
 from voxplain.data.totalseg_labels import read_totalseg_labels
-from voxplain.errors import ImageError, MethodError
+from voxplain.errors import ImageError
 from voxplain.inference.compute import Compute
 from voxplain.models import Model, Parts, load_model
 from voxplain.models.load import TOTALSEG
@@ -115,8 +116,8 @@ class Job:
         VoxplainError
             If something is missing, damaged, unknown, or does not fit.
         """
-        chosen = method_of(method, settings_of(settings, "--set"))
-        options = settings_of(model_settings, "--model-set")
+        chosen = method_of(method, key_values(settings, "--set"))
+        options = key_values(model_settings, "--model-set")
         image = read_image(images, name=case)
         loaded = load_model(model, trust_code=trust_code, **options)
         loaded.check_image(image)
@@ -209,22 +210,3 @@ def _regions(text: str) -> LabelMap | None:
     if text.startswith(TOTALSEG):
         return read_totalseg_labels(text.removeprefix(TOTALSEG))
     return read_labels(text)
-
-
-def settings_of(texts: Sequence[str], option: str) -> dict[str, str]:
-    """Split texts ``KEY=VALUE`` of an option.
-
-    Raises
-    ------
-    MethodError
-        If a text is not of that form, or a key comes twice.
-    """
-    settings: dict[str, str] = {}
-    for text in texts:
-        key, equals, value = text.partition("=")
-        if not (key and equals and value):
-            raise MethodError(f"{option} takes KEY=VALUE, e.g. {option} n=8; got {text!r}")
-        if key in settings:
-            raise MethodError(f"{option} {key}=… is given twice: {settings[key]!r} and {value!r}")
-        settings[key] = value
-    return settings

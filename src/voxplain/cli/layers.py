@@ -87,13 +87,13 @@ def layers(
     from rich.console import Console
 
     from voxplain.attribution.choose_layer import layers as layers_of
-    from voxplain.cli.job import settings_of
+    from voxplain.attribution.words import key_values
     from voxplain.models import Parts, load_model
     from voxplain.space import read_image
 
     lengths = _lengths(size)
     volume = None if image is None else read_image(image)
-    loaded = load_model(model, trust_code=trust_code, **settings_of(model_set or [], "--model-set"))
+    loaded = load_model(model, trust_code=trust_code, **key_values(model_set or [], "--model-set"))
     console = Console(highlight=False)
     for part in loaded.models if isinstance(loaded, Parts) else (loaded,):
         found, words = layers_of(part, volume, size=lengths)

@@ -199,7 +199,8 @@ def response(
     with intervals), half.csv (the diameter at which half are detected), intensity.json and
     provenance.json.
     """
-    from voxplain.cli.job import check_file_order, result_folder, settings_of
+    from voxplain.attribution.words import key_values
+    from voxplain.cli.job import check_file_order, result_folder
     from voxplain.cli.progress import passes_bar
     from voxplain.cli.response_job import Questions, answers_of
     from voxplain.inference.compute import Compute
@@ -219,7 +220,7 @@ def response(
     volume = read_image(image, name=case)
     true = None if truth is None else read_labels(truth, names={})
     healthy = None if within is None else read_labels(within, names={})
-    options = settings_of(model_set or (), "--model-set")
+    options = key_values(model_set or (), "--model-set")
     loaded = lesion_model(load_model(model, trust_code=trust_code, **options), class_)
     loaded.check_image(volume)
     check_file_order(image, loaded.info.channel_names)

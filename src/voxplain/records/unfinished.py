@@ -10,11 +10,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from voxplain.errors import OutputError
+from voxplain.errors import OutputError, RecordError
 from voxplain.records.archive import read_json, write_json
 
 _FORM, _VERSION = "voxplain plan", 1
-_FILE = "plan.json"
+PLAN_FILE = "plan.json"
 
 
 def plan_digest(folder: Path | None, plan: Mapping[str, Any], what: str) -> str:
@@ -43,7 +43,7 @@ def plan_digest(folder: Path | None, plan: Mapping[str, Any], what: str) -> str:
     digest = hashlib.sha256(json.dumps(wanted, sort_keys=True).encode()).hexdigest()
     if folder is None:
         return digest
-    path = folder / _FILE
+    path = folder / PLAN_FILE
     if path.is_file():
         found = read_json(path, _FORM, _VERSION)["plan"]
         other = sorted(k for k in {*wanted, *found} if wanted.get(k) != found.get(k))
@@ -57,9 +57,23 @@ def plan_digest(folder: Path | None, plan: Mapping[str, Any], what: str) -> str:
     return digest
 
 
+def read_plan(folder: Path) -> dict[str, Any]:
+    """Return the plan that a folder's parts belong to.
+
+    Raises
+    ------
+    RecordError
+        If there is none, or it is damaged.
+    """
+    found = read_json(folder / PLAN_FILE, _FORM, _VERSION)["plan"]
+    if not isinstance(found, dict):
+        raise RecordError(f"{folder / PLAN_FILE} is damaged: it holds no plan")
+    return found
+
+
 def remove_parts(folder: Path) -> None:
     """Delete the parts of a run that has ended, or is thrown away; nothing else."""
-    if (folder / _FILE).is_file():
+    if (folder / PLAN_FILE).is_file():
         # renamed first: a process that is killed meanwhile leaves no parts without their plan
         gone = folder.with_name(f".{folder.name}-removed-{os.getpid()}")
         folder.rename(gone)

@@ -1,0 +1,161 @@
+"""`run_study`: every case that is not done yet, somewhere, into the store."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Protocol
+
+from voxplain.engine.study import Study
+from voxplain.engine.work import Task, run_task
+from voxplain.study.store import DONE, FAILED, CaseResult, Store, cases_frame
+
+FLUSH_S = 1.0
+FLUSH_CASES = 500
+
+
+@dataclass(frozen=True)
+class State:
+    """How far a study is.
+
+    Parameters
+    ----------
+    n_done, n_failed, n_left
+        Tasks: a case by a model and a method.
+    """
+
+    n_done: int
+    n_failed: int
+    n_left: int
+
+    @property
+    def n_tasks(self) -> int:
+        """All of them."""
+        return self.n_done + self.n_failed + self.n_left
+
+
+Progress = Callable[[State], None]
+
+
+class Pool(Protocol):
+    """Where tasks run."""
+
+    def results(self, study: Study, tasks: Iterable[Task]) -> Iterator[CaseResult]:
+        """Run tasks, in any order; take no more of them than are needed to keep busy."""
+
+
+class Here:
+    """Tasks run one after the other in this process."""
+
+    def results(self, study: Study, tasks: Iterable[Task]) -> Iterator[CaseResult]:
+        """Run tasks in their order."""
+        for task in tasks:
+            yield run_task(study, task)
+
+
+def run_study(
+    study: Study,
+    folder: Path | str,
+    pool: Pool | None = None,
+    *,
+    retry: bool = False,
+    progress: Progress | None = None,
+) -> State:
+    """Explain every case of a study that is not explained yet.
+
+    Parameters
+    ----------
+    study
+        What is wanted.
+    folder
+        Of the store; a run that was stopped goes on where it was.
+    pool
+        Where tasks run; default: in this process.
+    retry
+        Try again what failed before.
+    progress
+        Called at the start and after each case.
+
+    Returns
+    -------
+    State
+        How it ended.
+
+    Raises
+    ------
+    OutputError
+        If the folder holds another study (also: a model's weights have changed), or cannot be
+        written. What was finished before is safe.
+    ModelError
+        If a model is not the study's.
+
+    Notes
+    -----
+    A case whose files have changed since (name, size, time) is explained again. What finishes
+    within a second is written together, so a killed process loses at most that.
+    """
+    store = Store.create(folder, study.plan(), cases_frame(study.cases))
+    left, state = _left(study, store, retry)
+    if progress is not None:
+        progress(state)
+    sender = replace(study, cases=study.cases[:1])  # workers need no list of cases
+    recorder = _Recorder(store)
+    try:
+        for result in (pool or Here()).results(sender, left):
+            recorder.take(result)
+            is_done = result.run["status"] == DONE
+            state = State(state.n_done + is_done, state.n_failed + (not is_done), state.n_left - 1)
+            if progress is not None:
+                progress(state)
+    finally:
+        recorder.flush()
+    return state
+
+
+def state_of(study: Study, store: Store) -> State:
+    """Tell how far a study is."""
+    return _left(study, store, retry=False)[1]
+
+
+def _left(study: Study, store: Store, retry: bool) -> tuple[list[Task], State]:
+    """Tasks that are left, and how far the study is."""
+    runs = store.runs()
+    columns = (runs[name].astype(str) for name in ("model", "method", "case", "status", "stamp"))
+    known = {(m, k, c): (status, stamp) for m, k, c, status, stamp in zip(*columns, strict=True)}
+    stamps = [(case, study.stamp(case)) for case in study.cases]
+    counts = {DONE: 0, FAILED: 0}
+    left = []
+    for model in study.models:
+        for case, stamp in stamps:
+            for method in study.methods:
+                status, before = known.get((model, method, case.name), ("", ""))
+                if before == stamp and (status == DONE or (status == FAILED and not retry)):
+                    counts[status] += 1
+                else:
+                    left.append(Task(case, model, method, stamp))
+    return left, State(counts[DONE], counts[FAILED], len(left))
+
+
+class _Recorder:
+    """Writes results to a store, together those that come within a second."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._waiting: list[CaseResult] = []
+        self._written = time.monotonic()
+
+    def take(self, result: CaseResult) -> None:
+        """Keep a result, and write what waits if it is time."""
+        self._waiting.append(result)
+        is_time = time.monotonic() - self._written >= FLUSH_S
+        if is_time or len(self._waiting) >= FLUSH_CASES:
+            self.flush()
+
+    def flush(self) -> None:
+        """Write what waits."""
+        waiting, self._waiting = self._waiting, []
+        if waiting:
+            self._store.add(waiting)
+        self._written = time.monotonic()

@@ -1,0 +1,173 @@
+"""One task of a study: a case by a model and a method, wherever it runs."""
+
+from __future__ import annotations
+
+import functools
+import os
+import socket
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+import pandas as pd
+
+from voxplain import __version__
+from voxplain.attribution.run import explain
+from voxplain.data.case import Case, read_masks
+from voxplain.engine.study import ModelPlace, Study
+from voxplain.errors import ModelError, VoxplainError
+from voxplain.models.model import Model
+from voxplain.models.parts import Parts
+from voxplain.records.explanation import Explanation
+from voxplain.regions.overlap import overlap
+from voxplain.space.labelmap import LabelMap
+from voxplain.study.store import CLASS_COLUMNS, CaseResult, done_run, failed_run
+
+
+@dataclass(frozen=True)
+class Task:
+    """A case by a model and a method.
+
+    Parameters
+    ----------
+    case, model, method
+        The case, and labels of the study.
+    stamp
+        Of the case's files.
+    """
+
+    case: Case
+    model: str
+    method: str
+    stamp: str
+
+    @property
+    def key(self) -> tuple[str, str, str]:
+        """Model, method and case."""
+        return self.model, self.method, self.case.name
+
+
+def run_task(study: Study, task: Task) -> CaseResult:
+    """Explain one case; a fault of the case becomes a result that tells it.
+
+    Parameters
+    ----------
+    study
+        What is wanted; its list of cases is not needed.
+    task
+        What is to be done.
+
+    Returns
+    -------
+    CaseResult
+        Region sums, agreement with true labels, and what it cost; or the reason of failure.
+
+    Raises
+    ------
+    ModelError
+        If the model is another one than the study's: no case can be explained then.
+    """
+    start = time.perf_counter()
+    model = _model(study, task.model)
+    known = {
+        "stamp": task.stamp,
+        "worker": f"{socket.gethostname()}:{os.getpid()}",
+        "version": __version__,
+        "created": datetime.now(UTC).isoformat(timespec="microseconds"),
+    }
+    names = task.case.name, task.model, task.method
+    try:
+        result, classes = _explain(study, task, model)
+    except VoxplainError as error:
+        reason = f"{type(error).__name__}: {error}"
+        return CaseResult(failed_run(*names, reason, **known, seconds=time.perf_counter() - start))
+    except MemoryError:
+        reason = "MemoryError: not enough memory; give a smaller --batch-size or fewer --workers"
+        return CaseResult(failed_run(*names, reason, **known, seconds=time.perf_counter() - start))
+    cost = result.provenance.cost
+    run = done_run(
+        *names,
+        **known,
+        image_sha256=result.provenance.image_sha256,
+        codes=" ".join(sorted({finding.code for finding in result.findings})),
+        n_forward=cost.n_forward,
+        n_backward=cost.n_backward,
+        seconds=time.perf_counter() - start,
+        peak_memory_bytes=cost.peak_memory_bytes,
+    )
+    regions = result.table.frame.drop(columns="share_error", errors="ignore")
+    labels = {"case": names[0], "model": names[1], "method": names[2]}
+    return CaseResult(run, regions.assign(**labels), classes.assign(**labels)[[*CLASS_COLUMNS]])
+
+
+def _explain(study: Study, task: Task, model: Model | Parts) -> tuple[Explanation, pd.DataFrame]:
+    first = model.models[0] if isinstance(model, Parts) else model
+    image = task.case.read_image(first.info.channel_names)
+    truth = None
+    if task.case.labels is not None:
+        truth = task.case.read_labels(study.labels or None)
+    result = explain(
+        model,
+        image,
+        study.targets_of(model.answers),
+        study.methods[task.method],
+        extra=_masks(study, task.case),
+        keep=False,
+        seed=study.seed,
+        compute=study.compute,
+    )
+    return result, _classes(result, truth)
+
+
+def _masks(study: Study, case: Case) -> LabelMap | None:
+    """Extra regions of a case; None if the study has none, or the case."""
+    files = {name: file for name, file in study.mask_files(case).items() if file.exists()}
+    names = dict(enumerate(study.masks, 1))
+    return read_masks(files, names) if files else None
+
+
+def _classes(result: Explanation, truth: LabelMap | None) -> pd.DataFrame:
+    """Tabulate what the model says, and how true it is."""
+    if result.classes:
+        return pd.DataFrame(
+            [{"class": one.name, "probability": one.probability} for one in result.classes]
+        ).reindex(columns=[*CLASS_COLUMNS])
+    if result.prediction is None or truth is None:
+        return pd.DataFrame(columns=[*CLASS_COLUMNS])
+    return overlap(result.prediction, truth).reset_index().reindex(columns=[*CLASS_COLUMNS])
+
+
+def _model(study: Study, label: str) -> Model | Parts:
+    place = study.models[label]
+    model = _loaded(place.place, tuple(sorted(place.settings.items())), place.trust_code)
+    found = sha256_of(model)
+    if found != study.sha256[label]:
+        raise ModelError(
+            f"{label}: the weights in {place.place} are not those that the study began with "
+            f"({found[:12]}… against {study.sha256[label][:12]}…); bring them back, or start "
+            "another study with --out"
+        )
+    return model
+
+
+@functools.lru_cache(maxsize=4)
+def _loaded(place: str, settings: tuple[tuple[str, str], ...], trust_code: bool) -> Model | Parts:
+    """Load a model once in each process."""
+    return ModelPlace(place, dict(settings), trust_code).load()
+
+
+def sha256_of(model: Model | Parts) -> str:
+    """Hash of the weights."""
+    return model.sha256 if isinstance(model, Parts) else model.info.sha256
+
+
+def study_names(models: Mapping[str, Model | Parts]) -> tuple[list[str], list[str]]:
+    """Names of the answers and of the regions of models, each once, in their order."""
+    answers = [name for model in models.values() for name in model.answers]
+    regions = [
+        name
+        for model in models.values()
+        for name in (model.class_names if isinstance(model, Parts) else model.info.class_names)
+    ]
+    return list(dict.fromkeys(answers)), list(dict.fromkeys(regions))

@@ -1,0 +1,298 @@
+"""Results of a study on disk: three Parquet datasets that only ever grow by whole files."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+from urllib.parse import quote
+
+import numpy as np
+import pandas as pd
+
+from voxplain.errors import RecordError
+from voxplain.records.cohort_table import CohortTable, CohortValue
+from voxplain.records.region_table import COLUMNS as REGION_COLUMNS
+from voxplain.records.unfinished import PLAN_FILE, plan_digest, read_plan
+from voxplain.space.write import atomic_file
+from voxplain.study.cube import Filler
+
+DONE: Literal["done"] = "done"
+FAILED: Literal["failed"] = "failed"
+REGIONS, CLASSES, RUNS = "regions", "classes", "runs"
+CASES_FILE = "cases.parquet"
+
+CLASS_COLUMNS = (
+    "case", "model", "method", "class", "dice", "iou", "n_predicted", "n_true", "probability",
+)  # fmt: skip
+RUN_COLUMNS = (
+    "case", "model", "method", "status", "reason", "stamp", "image_sha256", "codes", "n_forward",
+    "n_backward", "seconds", "peak_memory_bytes", "worker", "version", "created",
+)  # fmt: skip
+_DATASETS = {REGIONS: REGION_COLUMNS, CLASSES: CLASS_COLUMNS, RUNS: RUN_COLUMNS}
+
+
+@dataclass(frozen=True, eq=False)
+class CaseResult:
+    """One case by one model and method.
+
+    Parameters
+    ----------
+    run
+        Values of `RUN_COLUMNS`: whether it is done or why it failed, and what it cost.
+    regions, classes
+        Rows of the other two tables; none of a failed case.
+    """
+
+    run: Mapping[str, Any]
+    regions: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=[*REGION_COLUMNS]))
+    classes: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=[*CLASS_COLUMNS]))
+
+    @property
+    def partition(self) -> tuple[str, str]:
+        """Model and method."""
+        return self.run["model"], self.run["method"]
+
+
+class Store:
+    """A folder with the results of a study.
+
+    ``regions``, ``classes`` and ``runs`` are Parquet datasets, partitioned by model and method.
+    What finishes together is a block: a file of one name in each of the three, written in that
+    order, each whole or not at all. A block counts when its file in ``runs`` is there; a case
+    that was run again counts in its latest block. Nothing is ever changed in place, so a
+    process that is killed at any moment leaves a store that can be read and gone on with.
+
+    Parameters
+    ----------
+    folder
+        With ``plan.json``.
+
+    Raises
+    ------
+    RecordError
+        If the folder holds no study.
+    """
+
+    def __init__(self, folder: Path | str) -> None:
+        self.folder = Path(folder)
+        if not (self.folder / PLAN_FILE).is_file():
+            raise RecordError(
+                f"{self.folder} holds no study (no {PLAN_FILE}); make one with voxplain study run "
+                "or voxplain study import"
+            )
+        self.plan = read_plan(self.folder)
+
+    @classmethod
+    def create(cls, folder: Path | str, plan: Mapping[str, Any], cases: pd.DataFrame) -> Store:
+        """Make a store, or go on with the one that is there.
+
+        Parameters
+        ----------
+        folder
+            Made if it is missing.
+        plan
+            Everything that decides a result but the cases, as plain values; ``targets`` and
+            ``regions`` are names in the order of tables, ``extra_regions`` those that overlap.
+        cases
+            Index ``case``, column ``patient``, metadata; replaces the list that is there, so
+            that a cohort can grow. Results of cases that are not listed are not read.
+
+        Raises
+        ------
+        OutputError
+            If the folder holds a study with another plan, or cannot be written.
+        """
+        folder = Path(folder)
+        plan_digest(folder, plan, "results")
+        with atomic_file(folder / CASES_FILE) as temporary:
+            cases.reset_index().to_parquet(temporary, index=False)
+        return cls(folder)
+
+    def cases(self) -> pd.DataFrame:
+        """Cases in the order of the study: index ``case``, ``patient``, metadata."""
+        return _read(self.folder / CASES_FILE).set_index("case")
+
+    def add(self, results: Sequence[CaseResult]) -> None:
+        """Write results, a block for each model and method among them.
+
+        Raises
+        ------
+        OutputError
+            If they cannot be written; those of a block are lost together, not in part.
+        """
+        for partition in dict.fromkeys(result.partition for result in results):
+            own = [result for result in results if result.partition == partition]
+            runs = pd.DataFrame([dict(result.run) for result in own])[[*RUN_COLUMNS]]
+            name = _block_name(runs)
+            # what tells that a block is there is written last
+            for dataset, frames in (
+                (REGIONS, [result.regions for result in own]),
+                (CLASSES, [result.classes for result in own]),
+                (RUNS, [runs]),
+            ):
+                full = [frame for frame in frames if len(frame)]
+                if full:
+                    rows = pd.concat(full, ignore_index=True)
+                    self._write(self._place(dataset, partition) / name, rows)
+
+    def runs(self) -> pd.DataFrame:
+        """Latest state of every case, model and method that was tried: `RUN_COLUMNS`, ``block``.
+
+        Only of listed cases, ordered by model, method and the order of cases.
+        """
+        files = sorted((self.folder / RUNS).glob("model=*/method=*/*.parquet"))
+        if not files:
+            return pd.DataFrame(columns=[*RUN_COLUMNS, "block"])
+        frame = pd.concat([_read(file).assign(block=file.stem) for file in files])
+        frame = frame.sort_values(["created", "block"], kind="stable")
+        frame = frame.drop_duplicates(["model", "method", "case"], keep="last")
+        order = {case: i for i, case in enumerate(self.cases().index)}
+        frame = frame[frame["case"].isin(order)].assign(_order=lambda rows: rows["case"].map(order))
+        return frame.sort_values(["model", "method", "_order"], ignore_index=True).drop(
+            columns="_order"
+        )
+
+    def classes(self, model: str, method: str) -> pd.DataFrame:
+        """Rows of `CLASS_COLUMNS` of the cases that are done, in the order of cases."""
+        chosen = self._chosen(model, method)
+        frames = []
+        for file, cases in self._blocks(CLASSES, (model, method), chosen):
+            rows = _read(file)
+            frames.append(rows[rows["case"].isin(cases)])
+        if not frames:
+            return pd.DataFrame(columns=[*CLASS_COLUMNS])
+        order = {case: i for i, case in enumerate(chosen)}
+        rows = pd.concat(frames, ignore_index=True)
+        place = rows["case"].map(order).to_numpy()
+        return rows.iloc[np.argsort(place, kind="stable")].reset_index(drop=True)
+
+    def table(
+        self, model: str, method: str, values: Sequence[CohortValue] = ("share",)
+    ) -> CohortTable:
+        """Read the region sums of every case that is done.
+
+        Parameters
+        ----------
+        model, method
+            Labels of the plan; see `partitions`.
+        values
+            Columns to read; memory is 8 bytes × cases × targets × regions for each.
+
+        Raises
+        ------
+        RecordError
+            If there is no result of this model and method, or a file is damaged.
+        """
+        chosen = self._chosen(model, method)
+        if not chosen:
+            raise RecordError(f"{self.folder} holds no finished case of {model} · {method}")
+        filler = Filler(
+            list(chosen), self.plan.get("targets", ()), self.plan.get("regions", ()), values
+        )
+        for file, cases in self._blocks(REGIONS, (model, method), chosen):
+            filler.add(file, cases)
+        targets, regions, arrays = filler.finish()
+        dice = self.classes(model, method)
+        wide = dice.pivot(index="case", columns="class", values="dice") if len(dice) else dice
+        listed = self.cases().loc[list(chosen)]
+        return CohortTable(
+            model, method, listed, targets, regions, arrays,
+            wide.reindex(index=listed.index) if len(dice) else pd.DataFrame(),
+            tuple(r for r in self.plan.get("extra_regions", ()) if r in regions),
+        )  # fmt: skip
+
+    def partitions(self) -> list[tuple[str, str]]:
+        """Models and methods with a finished case, in the order of the plan."""
+        runs = self.runs()
+        found = runs.loc[runs["status"] == DONE, ["model", "method"]].drop_duplicates()
+        known = [*self.plan.get("models", ()), *self.plan.get("methods", ())]
+        rank = {name: i for i, name in enumerate(known)}
+        pairs = list(found.itertuples(index=False, name=None))
+        return sorted(pairs, key=lambda pair: [(rank.get(one, len(rank)), one) for one in pair])
+
+    def _chosen(self, model: str, method: str) -> dict[str, str]:
+        """Block of each finished case, in the order of cases."""
+        runs = self.runs()
+        own = runs[(runs["model"] == model) & (runs["method"] == method) & (runs["status"] == DONE)]
+        return dict(zip(own["case"], own["block"], strict=True))
+
+    def _place(self, dataset: str, partition: tuple[str, str]) -> Path:
+        model, method = (quote(name, safe="") for name in partition)
+        return self.folder / dataset / f"model={model}" / f"method={method}"
+
+    def _blocks(
+        self, dataset: str, partition: tuple[str, str], chosen: Mapping[str, str]
+    ) -> Iterator[tuple[Path, set[str]]]:
+        """Files of a dataset, each with the cases that count in it."""
+        cases_of: defaultdict[str, set[str]] = defaultdict(set)
+        for case, block in chosen.items():
+            cases_of[block].add(case)
+        for file in sorted(self._place(dataset, partition).glob("*.parquet")):
+            if file.stem in cases_of:
+                yield file, cases_of[file.stem]
+
+    def _write(self, path: Path, rows: pd.DataFrame) -> None:
+        # names are in the path already; pandas and pyarrow put them back when they read it
+        with atomic_file(path) as temporary:
+            rows.to_parquet(temporary, index=False)
+
+
+def _read(path: Path) -> pd.DataFrame:
+    try:
+        return pd.read_parquet(path, partitioning=None)
+    except (OSError, ValueError) as error:  # pyarrow's errors are ValueErrors
+        raise RecordError(f"{path} is damaged or missing: {error}") from error
+
+
+def _block_name(runs: pd.DataFrame) -> str:
+    """Name that tells a block from every other: of its cases, and when they were made."""
+    told = json.dumps(runs[["case", "created"]].to_numpy().tolist())
+    return f"block-{hashlib.sha256(told.encode()).hexdigest()[:20]}.parquet"
+
+
+def failed_run(case: str, model: str, method: str, reason: str, **known: Any) -> dict[str, Any]:
+    """Values of `RUN_COLUMNS` of a case that could not be explained."""
+    return _run(case, model, method, FAILED, reason, known)
+
+
+def done_run(case: str, model: str, method: str, **known: Any) -> dict[str, Any]:
+    """Values of `RUN_COLUMNS` of a case that was explained."""
+    return _run(case, model, method, DONE, "", known)
+
+
+def _run(
+    case: str, model: str, method: str, status: str, reason: str, known: Mapping[str, Any]
+) -> dict[str, Any]:
+    empty: dict[str, Any] = {
+        "stamp": "", "image_sha256": "", "codes": "", "n_forward": 0, "n_backward": 0,
+        "seconds": 0.0, "peak_memory_bytes": 0, "worker": "", "version": "", "created": "",
+    }  # fmt: skip
+    values = {
+        "case": case, "model": model, "method": method, "status": status, "reason": reason,
+        **empty, **known,
+    }  # fmt: skip
+    return {name: values[name] for name in RUN_COLUMNS}
+
+
+def cases_frame(cases: Iterable[Any]) -> pd.DataFrame:
+    """Tabulate cases of a `voxplain.data.Cohort`: index ``case``, ``patient``, split, metadata."""
+    rows = [
+        {
+            "case": case.name,
+            "patient": case.patient or case.name,
+            **({"split": case.split} if case.split else {}),
+            **case.metadata,
+        }
+        for case in cases
+    ]
+    frame = pd.DataFrame(rows).set_index("case")
+    for column in frame:
+        kinds = {isinstance(v, str) for v in frame[column] if not pd.isna(v)}
+        if len(kinds) > 1:  # Parquet columns are of one type
+            frame[column] = [v if pd.isna(v) else str(v) for v in frame[column]]
+    return frame
