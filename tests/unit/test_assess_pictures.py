@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from voxplain.assess.pictures import picture, pixels, plane_through
+from voxplain.assess.pictures import picture, plane_through
 from voxplain.space.grid import Grid
 from voxplain.testing.phantoms import oblique_grid
 
@@ -35,14 +35,14 @@ def test_a_spot_is_where_a_reader_looks_for_it(orientation: str) -> None:
 def test_no_side_is_longer_than_its_limit() -> None:
     large = oblique_grid((4, 700, 300), (1.0, 1.0, 1.0))
     plane = plane_through(np.zeros(large.shape, bool), large)
-    assert max(pixels(plane, np.zeros(large.shape)).shape) <= 192
+    assert max(plane.pixels(np.zeros(large.shape)).shape) <= 192
 
 
 def test_a_picture_is_shown_whole() -> None:
     flat = Grid((5, 9), np.eye(3))
     values = np.arange(45.0).reshape(5, 9)
     plane = plane_through(np.zeros(flat.shape, bool), flat)
-    assert np.array_equal(pixels(plane, values), values)
+    assert np.array_equal(plane.pixels(values), values)
     shown, low, high = picture(plane, values, None)
     assert (low, high) == (0.0, 44.0)
     assert shown[0, 0] == 0

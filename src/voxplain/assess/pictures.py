@@ -15,8 +15,6 @@ from voxplain.space.plane import Plane
 
 Floats = NDArray[np.floating[Any]]
 
-_MOST = 192  # pixels of the longer side
-
 
 def plane_through(mask: NDArray[np.bool_], grid: Grid) -> Plane:
     """Return the axial plane with most voxels of a mask, all of a picture.
@@ -38,19 +36,6 @@ def plane_through(mask: NDArray[np.bool_], grid: Grid) -> Plane:
     return Plane("axial", grid, tuple(index))
 
 
-def pixels(plane: Plane, values: NDArray[Any]) -> NDArray[Any]:
-    """Cut a plane from (*shape): upright, in square pixels of the nearest voxels' values."""
-    cut = plane.take(values)
-    height, width = plane.size_mm
-    sides = (height / cut.shape[0], width / cut.shape[1])
-    step = max(min(sides), max(height, width) / _MOST)
-    rows, columns = (
-        np.minimum(np.arange(0.5, max(1, round(mm / step))) * step / side, n - 1).astype(int)
-        for mm, side, n in zip((height, width), sides, cut.shape, strict=True)
-    )
-    return np.asarray(cut[np.ix_(rows, columns)])
-
-
 def picture(
     plane: Plane, values: Floats, low: float | None = None
 ) -> tuple[NDArray[np.uint8], float, float]:
@@ -67,7 +52,7 @@ def picture(
     """
     start = float(values.min(initial=np.inf)) if low is None else low
     stop = float(values.max(initial=start))
-    scaled = (pixels(plane, values) - start) / (stop - start if stop > start else 1.0)
+    scaled = (plane.pixels(values) - start) / (stop - start if stop > start else 1.0)
     return np.rint(np.clip(scaled, 0, 1) * 255).astype(np.uint8), start, stop
 
 

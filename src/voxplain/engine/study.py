@@ -73,6 +73,8 @@ class Study:
         See `voxplain.attribution.explain`.
     sha256
         Hash of each model's weights, by label.
+    keep_planes
+        Whether three small pictures of each case are kept for the report.
 
     Raises
     ------
@@ -97,6 +99,7 @@ class Study:
     sha256: Mapping[str, str] = field(default_factory=dict)
     class_names: Sequence[str] = ()
     region_names: Sequence[str] = ()
+    keep_planes: bool = True
 
     def __post_init__(self) -> None:
         names = [case.name for case in self.cases]

@@ -9,12 +9,15 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import Any
 
 import pandas as pd
+from numpy.typing import NDArray
 
 from voxplain import __version__
 from voxplain.attribution.run import explain
 from voxplain.data.case import Case, read_masks
+from voxplain.engine.planes import planes_of
 from voxplain.engine.study import ModelPlace, Study
 from voxplain.errors import ModelError, VoxplainError
 from voxplain.models.model import Model
@@ -78,7 +81,7 @@ def run_task(study: Study, task: Task) -> CaseResult:
     }
     names = task.case.name, task.model, task.method
     try:
-        result, classes = _explain(study, task, model)
+        result, classes, planes = _explain(study, task, model)
     except VoxplainError as error:
         reason = f"{type(error).__name__}: {error}"
         return CaseResult(failed_run(*names, reason, **known, seconds=time.perf_counter() - start))
@@ -98,10 +101,14 @@ def run_task(study: Study, task: Task) -> CaseResult:
     )
     regions = result.table.frame.drop(columns="share_error", errors="ignore")
     labels = {"case": names[0], "model": names[1], "method": names[2]}
-    return CaseResult(run, regions.assign(**labels), classes.assign(**labels)[[*CLASS_COLUMNS]])
+    return CaseResult(
+        run, regions.assign(**labels), classes.assign(**labels)[[*CLASS_COLUMNS]], planes
+    )
 
 
-def _explain(study: Study, task: Task, model: Model | Parts) -> tuple[Explanation, pd.DataFrame]:
+def _explain(
+    study: Study, task: Task, model: Model | Parts
+) -> tuple[Explanation, pd.DataFrame, dict[str, NDArray[Any]]]:
     first = model.models[0] if isinstance(model, Parts) else model
     image = task.case.read_image(first.info.channel_names)
     truth = None
@@ -117,7 +124,8 @@ def _explain(study: Study, task: Task, model: Model | Parts) -> tuple[Explanatio
         seed=study.seed,
         compute=study.compute,
     )
-    return result, _classes(result, truth)
+    planes = planes_of(image, result.prediction) if study.keep_planes else {}
+    return result, _classes(result, truth), planes
 
 
 def _masks(study: Study, case: Case) -> LabelMap | None:

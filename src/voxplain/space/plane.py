@@ -70,6 +70,26 @@ class Plane:
             picture = picture.T
         return np.asarray(picture[::down_sign, ::right_sign])
 
+    def pixels(self, array: NDArray[Any], most: int = 192) -> NDArray[Any]:
+        """Picture in square pixels of the nearest voxels' values.
+
+        Parameters
+        ----------
+        array
+            (*grid.shape).
+        most
+            Pixels of the longer side at most; fewer where the voxels are larger.
+        """
+        cut = self.take(array)
+        height, width = self.size_mm
+        sides = (height / cut.shape[0], width / cut.shape[1])
+        step = max(min(sides), max(height, width) / most)
+        rows, columns = (
+            np.minimum(np.arange(0.5, max(1, round(mm / step))) * step / side, n - 1).astype(int)
+            for mm, side, n in zip((height, width), sides, cut.shape, strict=True)
+        )
+        return np.asarray(cut[np.ix_(rows, columns)])
+
     @property
     def size_mm(self) -> tuple[float, float]:
         """Height and width of the picture in mm (2D: as the grid's spacing says)."""

@@ -13,6 +13,7 @@ from urllib.parse import quote
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from voxplain.errors import RecordError
 from voxplain.records.cohort_table import CohortTable, CohortValue
@@ -23,7 +24,7 @@ from voxplain.study.cube import Filler
 
 DONE: Literal["done"] = "done"
 FAILED: Literal["failed"] = "failed"
-REGIONS, CLASSES, RUNS = "regions", "classes", "runs"
+REGIONS, CLASSES, RUNS, PLANES = "regions", "classes", "runs", "planes"
 CASES_FILE = "cases.parquet"
 
 CLASS_COLUMNS = (
@@ -46,11 +47,15 @@ class CaseResult:
         Values of `RUN_COLUMNS`: whether it is done or why it failed, and what it cost.
     regions, classes
         Rows of the other two tables; none of a failed case.
+    planes
+        Pictures for the report, see `Store.planes`.
     """
 
     run: Mapping[str, Any]
     regions: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=[*REGION_COLUMNS]))
     classes: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=[*CLASS_COLUMNS]))
+
+    planes: Mapping[str, NDArray[Any]] = field(default_factory=dict)
 
     @property
     def partition(self) -> tuple[str, str]:
@@ -129,6 +134,8 @@ class Store:
             own = [result for result in results if result.partition == partition]
             runs = pd.DataFrame([dict(result.run) for result in own])[[*RUN_COLUMNS]]
             name = _block_name(runs)
+            for result in own:
+                self._add_planes(result)
             # what tells that a block is there is written last
             for dataset, frames in (
                 (REGIONS, [result.regions for result in own]),
@@ -214,6 +221,32 @@ class Store:
         rank = {name: i for i, name in enumerate(known)}
         pairs = list(found.itertuples(index=False, name=None))
         return sorted(pairs, key=lambda pair: [(rank.get(one, len(rank)), one) for one in pair])
+
+    def planes(self, model: str, method: str, case: str) -> dict[str, NDArray[Any]]:
+        """Three planes of a case; empty if none were kept.
+
+        Returns
+        -------
+        dict
+            ``axial:image`` (uint8, rows × columns, upright), ``axial:labels`` (the predicted
+            labels there), likewise coronal and sagittal (of a 2D image only ``picture``);
+            ``names``: name of each label, by position.
+        """
+        path = self._planes_file(model, method, case)
+        if not path.is_file():
+            return {}
+        with np.load(path, allow_pickle=False) as found:
+            return {name: found[name] for name in found.files}
+
+    def _add_planes(self, result: CaseResult) -> None:
+        if not result.planes:
+            return
+        path = self._planes_file(*result.partition, result.run["case"])
+        with atomic_file(path) as temporary, temporary.open("wb") as stream:
+            np.savez_compressed(stream, allow_pickle=False, **dict(result.planes))
+
+    def _planes_file(self, model: str, method: str, case: str) -> Path:
+        return self._place(PLANES, (model, method)) / f"{quote(case, safe='')}.npz"
 
     def _chosen(self, model: str, method: str) -> dict[str, str]:
         """Block of each finished case, in the order of cases."""
