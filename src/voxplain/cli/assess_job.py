@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -27,13 +26,13 @@ from voxplain.cli.job import result_folder
 from voxplain.cli.progress import passes_bar
 from voxplain.data import Case, Cohort, read_data
 from voxplain.data.stamp import stamp
-from voxplain.errors import DataError, ImageError, MethodError, ModelError
+from voxplain.errors import ImageError, MethodError, ModelError
 from voxplain.inference.compute import Compute
 from voxplain.models import Model, load_model
 from voxplain.records.unfinished import remove_parts
 from voxplain.space.labelmap import BACKGROUND
 
-_TEST, _TRAIN = "test", "train"
+_TRAIN = "train"
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,7 +74,7 @@ class AssessJob:
             baselines=trivial, **numbers,
         )  # fmt: skip
         cohort = read_data(data)
-        cases = _cases(cohort, split, n_cases)
+        cases = cohort.chosen(split, n_cases)
         loaded = _models(models, key_values(model_settings, "--model-set"), trust_code)
         first = next(iter(loaded.values()))
         is_own = preset == "arun2021" and first.info.kind == "classification"
@@ -137,17 +136,6 @@ class AssessJob:
         remove_parts(unfinished)
         if not is_quiet:
             print_assessment(result, out, files)
-
-
-def _cases(cohort: Cohort, split: str | None, n_cases: int | None) -> list[Case]:
-    """Cases that are assessed."""
-    splits = Counter(str(case.split) for case in cohort)
-    chosen = split or (_TEST if splits.get(_TEST) else None)
-    cases = list(cohort) if chosen is None else [case for case in cohort if case.split == chosen]
-    if not cases:
-        known = ", ".join(sorted(splits))
-        raise DataError(f"{cohort.root}: no case of the split {chosen!r}; splits: {known}")
-    return cases[:n_cases]
 
 
 def _averages(

@@ -94,6 +94,30 @@ class Cohort:
         """Cases of a split; None: those that are in none."""
         return tuple(case for case in self.cases if case.split == split)
 
+    def chosen(self, split: str | None = None, n_cases: int | None = None) -> list[Case]:
+        """Cases to work on.
+
+        Parameters
+        ----------
+        split
+            Of this split only; default: ``test`` where there is one, else all.
+        n_cases
+            At most so many, the first ones.
+
+        Raises
+        ------
+        DataError
+            If there are none.
+        """
+        splits = {str(case.split) for case in self.cases}
+        wanted = split or ("test" if "test" in splits else None)
+        cases = [case for case in self.cases if wanted in (None, str(case.split))]
+        if not cases:
+            raise DataError(
+                f"{self.root}: no case of the split {wanted!r}; splits: {', '.join(sorted(splits))}"
+            )
+        return cases[:n_cases]
+
     def read_labels(self, case: Case) -> LabelMap:
         """Read the labels of a case under the cohort's names; as `Case.read_labels`."""
         return case.read_labels(self.classes or None)

@@ -10,7 +10,7 @@ from typing import Protocol
 
 from voxplain.engine.study import Study
 from voxplain.engine.work import Task, run_task
-from voxplain.study.store import DONE, FAILED, CaseResult, Store, cases_frame
+from voxplain.study.store import DONE, FAILED, CaseResult, Store
 
 FLUSH_S = 1.0
 FLUSH_CASES = 500
@@ -96,7 +96,7 @@ def run_study(
     A case whose files have changed since (name, size, time) is explained again. What finishes
     within a second is written together, so a killed process loses at most that.
     """
-    store = Store.create(folder, study.plan(), cases_frame(study.cases))
+    store = Store.create(folder, study.plan(), study.cases_frame())
     left, state = _left(study, store, retry)
     if progress is not None:
         progress(state)

@@ -9,6 +9,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
+
 from voxplain.attribution.method import Method, settings_of
 from voxplain.attribution.parse import targets_of
 from voxplain.attribution.scores import Score
@@ -140,6 +142,24 @@ class Study:
                 if key not in ("batch_size", "checkpointing")  # decide no result
             },
         }
+
+    def cases_frame(self) -> pd.DataFrame:
+        """Tabulate the cases: index ``case``, ``patient``, split and metadata."""
+        rows = [
+            {
+                "case": case.name,
+                "patient": case.patient or case.name,
+                **({"split": case.split} if case.split else {}),
+                **case.metadata,
+            }
+            for case in self.cases
+        ]
+        frame = pd.DataFrame(rows).set_index("case")
+        for column in frame:
+            kinds = {isinstance(v, str) for v in frame[column] if not pd.isna(v)}
+            if len(kinds) > 1:  # Parquet columns are of one type
+                frame[column] = [v if pd.isna(v) else str(v) for v in frame[column]]
+        return frame
 
     def targets_of(self, answers: Sequence[str]) -> list[Target]:
         """Targets of a model with these answers."""

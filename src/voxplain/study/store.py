@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -117,6 +118,17 @@ class Store:
         with atomic_file(folder / CASES_FILE) as temporary:
             cases.reset_index().to_parquet(temporary, index=False)
         return cls(folder)
+
+    @staticmethod
+    def clear(folder: Path | str) -> None:
+        """Remove the results of a study from a folder, and nothing else in it."""
+        folder = Path(folder)
+        if not (folder / PLAN_FILE).is_file():
+            return
+        for dataset in (RUNS, REGIONS, CLASSES, PLANES):
+            shutil.rmtree(folder / dataset, ignore_errors=True)
+        (folder / CASES_FILE).unlink(missing_ok=True)
+        (folder / PLAN_FILE).unlink()
 
     def cases(self) -> pd.DataFrame:
         """Cases in the order of the study: index ``case``, ``patient``, metadata."""
@@ -310,22 +322,3 @@ def _run(
         **empty, **known,
     }  # fmt: skip
     return {name: values[name] for name in RUN_COLUMNS}
-
-
-def cases_frame(cases: Iterable[Any]) -> pd.DataFrame:
-    """Tabulate cases of a `voxplain.data.Cohort`: index ``case``, ``patient``, split, metadata."""
-    rows = [
-        {
-            "case": case.name,
-            "patient": case.patient or case.name,
-            **({"split": case.split} if case.split else {}),
-            **case.metadata,
-        }
-        for case in cases
-    ]
-    frame = pd.DataFrame(rows).set_index("case")
-    for column in frame:
-        kinds = {isinstance(v, str) for v in frame[column] if not pd.isna(v)}
-        if len(kinds) > 1:  # Parquet columns are of one type
-            frame[column] = [v if pd.isna(v) else str(v) for v in frame[column]]
-    return frame

@@ -1,0 +1,201 @@
+"""A study as YAML or options describe it, read and checked."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from voxplain.attribution.scores import Score
+from voxplain.attribution.targets import Reduction
+from voxplain.attribution.words import methods_of
+from voxplain.data import read_data
+from voxplain.engine.study import ModelPlace, Study
+from voxplain.engine.work import sha256_of, study_names
+from voxplain.errors import DataError, ModelError, all_faults
+from voxplain.inference.compute import Compute, Precision
+from voxplain.models.card_file import sentences
+from voxplain.models.load import TOTALSEG
+from voxplain.models.model import Model
+from voxplain.models.parts import Parts
+
+STUDY_FILE = "study.yaml"
+
+
+class ModelEntry(BaseModel):
+    """A model of a study.
+
+    Parameters
+    ----------
+    place
+        Folder, or ``totalseg:TASK``.
+    settings
+        See `voxplain.load_model`.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    place: str
+    settings: dict[str, str] = Field(default_factory=dict)
+
+
+class StudyFile(BaseModel):
+    """What ``study.yaml`` holds; paths are relative to it.
+
+    Parameters
+    ----------
+    models
+        By label: a place, or a place and settings.
+    data
+        Folder, datalist or manifest; see ``voxplain data``.
+    layout
+        Where it is not recognised.
+    split
+        Cases of this split only; default: ``test`` where the data has one, else all.
+    n_cases
+        At most so many, the first ones.
+    methods
+        Texts ``NAME[:KEY=VALUE]…``.
+    targets, score, reduction
+        See ``voxplain explain``.
+    masks
+        Further regions by name: files with ``{case}`` in their name.
+    seed, device, precision, batch_size, checkpointing
+        See ``voxplain explain``.
+    planes
+        Whether small pictures of each case are kept for the report.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    models: dict[str, ModelEntry] = Field(min_length=1)
+    data: str
+    layout: str | None = None
+    split: str | None = None
+    n_cases: int | None = Field(default=None, ge=1)
+    methods: list[str] = Field(default=["smoothgrad:n=8"], min_length=1)
+    targets: list[str] = Field(default=["all"], min_length=1)
+    score: Score = "logit"
+    reduction: Reduction = "sum"
+    masks: dict[str, str] = Field(default_factory=dict)
+    seed: int = Field(default=0, ge=0)
+    device: str = "auto"
+    precision: Precision = "float32"
+    batch_size: int | None = Field(default=None, ge=1)
+    checkpointing: bool = False
+    planes: bool = True
+
+    @field_validator("models", mode="before")
+    @classmethod
+    def _short(cls, value: Any) -> Any:
+        """Take ``label: folder`` for ``label: {place: folder}``."""
+        if not isinstance(value, Mapping):
+            return value
+        return {k: {"place": v} if isinstance(v, str) else v for k, v in value.items()}
+
+    @classmethod
+    def read(cls, path: Path | str, changes: Mapping[str, Any] | None = None) -> StudyFile:
+        """Read YAML, with some values changed.
+
+        Raises
+        ------
+        DataError
+            If there is no such file, it is no YAML, or a value is wrong; every fault at once.
+        """
+        path = Path(path)
+        try:
+            raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+        except (OSError, UnicodeDecodeError) as error:
+            raise DataError(f"{path} cannot be read: {error}") from None
+        except yaml.YAMLError as error:
+            raise DataError(f"{path}: not valid YAML: {error}") from None
+        if not isinstance(raw, dict):
+            raise DataError(f"{path}: a study is a mapping (models: …, data: …)")
+        return cls.of({**_beside(raw, path.parent), **(changes or {})}, str(path))
+
+    @classmethod
+    def of(cls, values: Mapping[str, Any], where: str = "study") -> StudyFile:
+        """Take values, with their faults in plain words.
+
+        Raises
+        ------
+        DataError
+            If a value is wrong or unknown.
+        """
+        try:
+            return cls.model_validate(dict(values))
+        except ValidationError as error:
+            raise DataError(all_faults(where, sentences(error))) from None
+
+    def to_yaml(self) -> str:
+        """Text that `read` reads back, with absolute paths."""
+        values = _beside(self.model_dump(mode="json", exclude_defaults=True), Path.cwd())
+        return yaml.safe_dump(values, sort_keys=False, allow_unicode=True, width=88)
+
+    def open(self, trust_code: bool = False) -> Study:
+        """Load the models and lists of cases; images come when it is their turn.
+
+        Raises
+        ------
+        VoxplainError
+            If something is missing, unknown or does not fit.
+        """
+        methods = methods_of(self.methods, "methods")
+        cohort = read_data(self.data, self.layout)
+        cases = cohort.chosen(self.split, self.n_cases)
+        places = {
+            label: ModelPlace(entry.place, entry.settings, trust_code)
+            for label, entry in self.models.items()
+        }
+        models = {label: place.load() for label, place in places.items()}
+        _check_alike(models)
+        answers, regions = study_names(models)
+        study = Study(
+            models=places, cases=cases, methods=methods, targets=self.targets, score=self.score,
+            reduction=self.reduction, labels=cohort.classes, masks=self.masks, seed=self.seed,
+            compute=Compute(
+                device=self.device, precision=self.precision, batch_size=self.batch_size,
+                checkpointing=self.checkpointing,
+            ),
+            sha256={label: sha256_of(model) for label, model in models.items()},
+            class_names=answers, region_names=regions, keep_planes=self.planes,
+        )  # fmt: skip
+        for model in models.values():
+            study.targets_of(model.answers)  # an unknown class is told now
+        return study
+
+
+def _check_alike(models: Mapping[str, Model | Parts]) -> None:
+    """Refuse a classifier beside a segmentation: their regions are not the same thing."""
+    kinds = {
+        label: "segmentation" if isinstance(model, Parts) else model.info.kind
+        for label, model in models.items()
+    }
+    if len(set(kinds.values())) > 1:
+        told = ", ".join(f"{label} is a {kind} model" for label, kind in kinds.items())
+        raise ModelError(f"models of one study are of one kind: {told}; make two studies")
+
+
+def _beside(raw: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+    """Values with paths that do not depend on where the program runs."""
+    values = dict(raw)
+
+    def placed(text: Any) -> Any:
+        is_path = isinstance(text, str) and not text.startswith(TOTALSEG)
+        return str((folder / text).resolve()) if is_path else text
+
+    if "data" in values:
+        values["data"] = placed(values["data"])
+    if isinstance(values.get("models"), Mapping):
+        values["models"] = {
+            label: {**entry, "place": placed(entry.get("place"))}
+            if isinstance(entry, Mapping)
+            else placed(entry)
+            for label, entry in values["models"].items()
+        }
+    if isinstance(values.get("masks"), Mapping):
+        values["masks"] = {name: placed(text) for name, text in values["masks"].items()}
+    return values
