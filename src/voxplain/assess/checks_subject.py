@@ -44,7 +44,8 @@ class Mean:
     n_undefined: int = 0
 
     def __str__(self) -> str:
-        text = f"{self.value:.3g} ({self.low:.3g} to {self.high:.3g})"
+        span = f"{self.low:.3g} to {self.high:.3g}" if self.low == self.low else "no interval"
+        text = f"{self.value:.3g} ({span})"
         text += f", n = {self.n} cases of {self.n_patients} patients"
         return text + (f", {self.n_undefined} scores undefined" if self.n_undefined else "")
 

@@ -110,7 +110,7 @@ def _provenance(asked: Asked, found: Mapping[tuple[str, ...], Part]) -> Provenan
     return Provenance(
         model="; ".join(asked.models),
         model_sha256=_joined(model.info.sha256 for model in asked.models.values()),
-        case=f"{len(asked.cases)} cases",
+        case=f"{len(asked.cases)} case{'s' if len(asked.cases) > 1 else ''}",
         image_sha256=_joined(images.values()),
         method="; ".join(asked.methods),
         parameters={**asked.plan(), "images": images},

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -39,10 +40,11 @@ def print_assessment(result: Assessment, folder: Path, files: Sequence[str]) -> 
     )
     subjects = list(dict.fromkeys(str(one.target) for one in result.findings))
     codes = {one.code: one.title for one in result.findings}
-    table = Table(title="✗ issue  ! tip  ✓ passed  – not applicable  · skipped")
-    table.add_column("model · method")
+    title = "✗ issue  ! tip  ✓ passed  – not applicable  · skipped"
+    table = Table(title=title, box=SIMPLE_HEAD, padding=0, collapse_padding=True)
+    table.add_column("model · method", overflow="fold")
     for code in codes:
-        table.add_column(code.removeprefix("VX"), justify="center")
+        table.add_column(code.removeprefix("VX"), justify="center", min_width=3)
     told = {(one.code, str(one.target)): one for one in result.findings}
     for subject in subjects:
         signs = [_SIGNS[told[code, subject].outcome] for code in codes]
