@@ -59,6 +59,10 @@ class TrainingError(VoxplainError):
     """A recipe, its data or a saved state cannot be trained with."""
 
 
+class ClusterError(VoxplainError):
+    """The workers of a study cannot be reached, or are lost."""
+
+
 class MissingExtraError(VoxplainError):
     """An optional dependency is needed and not installed."""
 

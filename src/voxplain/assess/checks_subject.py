@@ -44,7 +44,7 @@ class Mean:
     n_undefined: int = 0
 
     def __str__(self) -> str:
-        span = f"{self.low:.3g} to {self.high:.3g}" if self.low == self.low else "no interval"
+        span = f"{self.low:.3g} to {self.high:.3g}" if np.isfinite(self.low) else "no interval"
         text = f"{self.value:.3g} ({span})"
         text += f", n = {self.n} cases of {self.n_patients} patients"
         return text + (f", {self.n_undefined} scores undefined" if self.n_undefined else "")

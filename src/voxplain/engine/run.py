@@ -12,8 +12,9 @@ from voxplain.engine.study import Study
 from voxplain.engine.work import Task, run_task
 from voxplain.study.store import DONE, FAILED, CaseResult, Store
 
-FLUSH_S = 1.0
-FLUSH_CASES = 500
+FLUSH_S, LONGEST_S = 1.0, 300.0
+FLUSH_PART = 0.01
+FLUSH_CASES, FLUSH_ROWS = 500, 300_000
 
 
 @dataclass(frozen=True)
@@ -42,17 +43,29 @@ Progress = Callable[[State], None]
 class Pool(Protocol):
     """Where tasks run."""
 
-    def results(self, study: Study, tasks: Iterable[Task]) -> Iterator[CaseResult]:
-        """Run tasks, in any order; take no more of them than are needed to keep busy."""
+    def results(self, study: Study, tasks: Iterable[Task]) -> Iterator[CaseResult | None]:
+        """Run tasks, in any order; take no more of them than are needed to keep busy.
+
+        Yields None where nothing has come for a second, so that what came can be written.
+        """
 
 
 class Here:
-    """Tasks run one after the other in this process."""
+    """Tasks run one after the other in this process.
 
-    def results(self, study: Study, tasks: Iterable[Task]) -> Iterator[CaseResult]:
+    Parameters
+    ----------
+    work
+        What is done for each.
+    """
+
+    def __init__(self, work: Callable[[Study, Task], CaseResult] = run_task) -> None:
+        self._work = work
+
+    def results(self, study: Study, tasks: Iterable[Task]) -> Iterator[CaseResult | None]:
         """Run tasks in their order."""
         for task in tasks:
-            yield run_task(study, task)
+            yield self._work(study, task)
 
 
 def run_study(
@@ -94,7 +107,8 @@ def run_study(
     Notes
     -----
     A case whose files have changed since (name, size, time) is explained again. What finishes
-    within a second is written together, so a killed process loses at most that.
+    within a second is written together, later within a hundredth of the time since the start
+    (at most 5 minutes), so that files stay few; a killed process loses at most that.
     """
     store = Store.create(folder, study.plan(), study.cases_frame())
     left, state = _left(study, store, retry)
@@ -104,6 +118,9 @@ def run_study(
     recorder = _Recorder(store)
     try:
         for result in (pool or Here()).results(sender, left):
+            if result is None:
+                recorder.write_if_due()
+                continue
             recorder.take(result)
             is_done = result.run["status"] == DONE
             state = State(state.n_done + is_done, state.n_failed + (not is_done), state.n_left - 1)
@@ -139,23 +156,33 @@ def _left(study: Study, store: Store, retry: bool) -> tuple[list[Task], State]:
 
 
 class _Recorder:
-    """Writes results to a store, together those that come within a second."""
+    """Writes results to a store, together those that come soon after each other."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
         self._waiting: list[CaseResult] = []
-        self._written = time.monotonic()
+        self._n_rows = 0
+        self._started = self._written = time.monotonic()
 
     def take(self, result: CaseResult) -> None:
-        """Keep a result, and write what waits if it is time."""
+        """Keep a result, and write what waits if it is time or much."""
         self._waiting.append(result)
-        is_time = time.monotonic() - self._written >= FLUSH_S
-        if is_time or len(self._waiting) >= FLUSH_CASES:
+        self._n_rows += len(result.regions)
+        if len(self._waiting) >= FLUSH_CASES or self._n_rows >= FLUSH_ROWS:
+            self.flush()
+        else:
+            self.write_if_due()
+
+    def write_if_due(self) -> None:
+        """Write what waits if it is time."""
+        now = time.monotonic()
+        longest = min(LONGEST_S, max(FLUSH_S, FLUSH_PART * (now - self._started)))
+        if now - self._written >= longest:
             self.flush()
 
     def flush(self) -> None:
         """Write what waits."""
-        waiting, self._waiting = self._waiting, []
+        waiting, self._waiting, self._n_rows = self._waiting, [], 0
         if waiting:
             self._store.add(waiting)
         self._written = time.monotonic()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -109,7 +110,7 @@ class Study:
             raise DataError("a study needs cases; give other data, or another split")
         if not self.methods:
             raise MethodError("a study needs a method, e.g. smoothgrad:n=8")
-        twice = sorted({name for name in names if names.count(name) > 1})
+        twice = sorted(name for name, n in Counter(names).items() if n > 1)
         if twice:
             raise DataError(f"cases of one name: {', '.join(twice)}; rename them")
         for name, pattern in self.masks.items():

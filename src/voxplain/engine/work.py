@@ -6,9 +6,11 @@ import functools
 import os
 import socket
 import time
+import traceback
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -82,12 +84,9 @@ def run_task(study: Study, task: Task) -> CaseResult:
     names = task.case.name, task.model, task.method
     try:
         result, classes, planes = _explain(study, task, model)
-    except VoxplainError as error:
-        reason = f"{type(error).__name__}: {error}"
-        return CaseResult(failed_run(*names, reason, **known, seconds=time.perf_counter() - start))
-    except MemoryError:
-        reason = "MemoryError: not enough memory; give a smaller --batch-size or fewer --workers"
-        return CaseResult(failed_run(*names, reason, **known, seconds=time.perf_counter() - start))
+    except Exception as error:  # one odd case must not stop ten thousand others: it is told
+        seconds = time.perf_counter() - start
+        return CaseResult(failed_run(*names, _reason(error), **known, seconds=seconds))
     cost = result.provenance.cost
     run = done_run(
         *names,
@@ -103,6 +102,19 @@ def run_task(study: Study, task: Task) -> CaseResult:
     labels = {"case": names[0], "model": names[1], "method": names[2]}
     return CaseResult(
         run, regions.assign(**labels), classes.assign(**labels)[[*CLASS_COLUMNS]], planes
+    )
+
+
+def _reason(error: Exception) -> str:
+    """Tell in a line why a case failed."""
+    if isinstance(error, VoxplainError):
+        return f"{type(error).__name__}: {error}"
+    if isinstance(error, MemoryError):
+        return "MemoryError: not enough memory; give a smaller --batch-size or fewer --workers"
+    last = traceback.extract_tb(error.__traceback__)[-1]
+    return (
+        f"unexpected {type(error).__name__}: {error} ({Path(last.filename).name}, line "
+        f"{last.lineno}); a fault of voxplain or of the model's code: please report it"
     )
 
 

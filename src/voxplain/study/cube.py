@@ -77,11 +77,12 @@ class Filler:
         """Return targets, regions, and (n_cases, n_targets, n_regions) of each value."""
         orders = [self._order(name) for name in _NAMES]
         shape = (len(self._case), len(orders[0][0]), len(orders[1][0]))
-        parts = [
-            np.ravel_multi_index((case, orders[0][1][target], orders[1][1][region]), shape)
-            for case, target, region in self._rows
-        ]
-        self._rows.clear()
+        parts = []
+        self._rows.reverse()
+        while self._rows:  # each is let go as soon as its places are known
+            case, target, region = self._rows.pop()
+            codes = case, orders[0][1][target], orders[1][1][region]
+            parts.append(np.ravel_multi_index(codes, shape))
         arrays = {}
         for value in self._values:
             sums, n = np.zeros(shape).reshape(-1), np.zeros(shape, np.uint8).reshape(-1)

@@ -144,20 +144,20 @@ class Store:
         """
         for partition in dict.fromkeys(result.partition for result in results):
             own = [result for result in results if result.partition == partition]
+            for result in own:  # before what tells that the case is done
+                self._add_planes(result)
             runs = pd.DataFrame([dict(result.run) for result in own])[[*RUN_COLUMNS]]
-            name = _block_name(runs)
+            rows = [
+                [frame for frame in frames if len(frame)]
+                for frames in ([one.regions for one in own], [one.classes for one in own])
+            ]
+            regions, classes = (
+                pd.concat(frames, ignore_index=True) if frames else pd.DataFrame()
+                for frames in rows
+            )
             for result in own:
                 self._add_planes(result)
-            # what tells that a block is there is written last
-            for dataset, frames in (
-                (REGIONS, [result.regions for result in own]),
-                (CLASSES, [result.classes for result in own]),
-                (RUNS, [runs]),
-            ):
-                full = [frame for frame in frames if len(frame)]
-                if full:
-                    rows = pd.concat(full, ignore_index=True)
-                    self._write(self._place(dataset, partition) / name, rows)
+            write_block(self.folder, regions, classes, runs)
 
     def runs(self) -> pd.DataFrame:
         """Latest state of every case, model and method that was tried: `RUN_COLUMNS`, ``block``.
@@ -258,17 +258,13 @@ class Store:
             np.savez_compressed(stream, allow_pickle=False, **dict(result.planes))
 
     def _planes_file(self, model: str, method: str, case: str) -> Path:
-        return self._place(PLANES, (model, method)) / f"{quote(case, safe='')}.npz"
+        return _place(self.folder, PLANES, (model, method)) / f"{quote(case, safe='')}.npz"
 
     def _chosen(self, model: str, method: str) -> dict[str, str]:
         """Block of each finished case, in the order of cases."""
         runs = self.runs()
         own = runs[(runs["model"] == model) & (runs["method"] == method) & (runs["status"] == DONE)]
         return dict(zip(own["case"], own["block"], strict=True))
-
-    def _place(self, dataset: str, partition: tuple[str, str]) -> Path:
-        model, method = (quote(name, safe="") for name in partition)
-        return self.folder / dataset / f"model={model}" / f"method={method}"
 
     def _blocks(
         self, dataset: str, partition: tuple[str, str], chosen: Mapping[str, str]
@@ -277,14 +273,42 @@ class Store:
         cases_of: defaultdict[str, set[str]] = defaultdict(set)
         for case, block in chosen.items():
             cases_of[block].add(case)
-        for file in sorted(self._place(dataset, partition).glob("*.parquet")):
+        for file in sorted(_place(self.folder, dataset, partition).glob("*.parquet")):
             if file.stem in cases_of:
                 yield file, cases_of[file.stem]
 
-    def _write(self, path: Path, rows: pd.DataFrame) -> None:
-        # names are in the path already; pandas and pyarrow put them back when they read it
-        with atomic_file(path) as temporary:
-            rows.to_parquet(temporary, index=False)
+
+def write_block(
+    folder: Path, regions: pd.DataFrame, classes: pd.DataFrame, runs: pd.DataFrame
+) -> None:
+    """Write a block of a store: what a model and a method gave for some cases.
+
+    Parameters
+    ----------
+    folder
+        Of the store.
+    regions, classes
+        Rows of the cases that are done.
+    runs
+        Rows of `RUN_COLUMNS`, at least one, all of one model and method.
+
+    Raises
+    ------
+    OutputError
+        If it cannot be written.
+    """
+    first = runs.iloc[0]
+    partition, name = (first["model"], first["method"]), _block_name(runs)
+    # what tells that a block is there is written last
+    for dataset, rows in ((REGIONS, regions), (CLASSES, classes), (RUNS, runs)):
+        if len(rows):
+            with atomic_file(_place(folder, dataset, partition) / name) as temporary:
+                rows.to_parquet(temporary, index=False)
+
+
+def _place(folder: Path, dataset: str, partition: tuple[str, str]) -> Path:
+    model, method = (quote(name, safe="") for name in partition)
+    return folder / dataset / f"model={model}" / f"method={method}"
 
 
 def _read(path: Path) -> pd.DataFrame:
