@@ -69,10 +69,10 @@ def instances_study(
     """
     from voxplain.cli.instances_study_result import (
         print_study,
-        save_study,
         study_provenance,
     )
     from voxplain.cli.job import result_folder
+    from voxplain.records.saved_tables import save_tables
     from voxplain.report.study_page import write_study_report
     from voxplain.study.error_detector import error_detector
     from voxplain.study.feature_values import FEATURES, feature_values
@@ -88,7 +88,7 @@ def instances_study(
     asked = {"features": feature or FEATURES, "methods": method, "n_boot": n_boot}
     provenance = study_provenance(instances, folders, asked, seed)
     with result_folder(out) as folder:
-        save_study(folder, tables, provenance)
+        save_tables(folder, tables, provenance, "voxplain instances study")
         if report:
             shown = ("detector", "effects", "tests", "mixed", "distributions")
             write_study_report(

@@ -12,10 +12,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from voxplain.records.archive import INDEX, file_sha256, write_json
+from voxplain.records.archive import file_sha256
 from voxplain.records.provenance import Provenance
 from voxplain.report.wording import number
-from voxplain.space.write import atomic_file
 from voxplain.study.feature_values import NO_MAP
 from voxplain.study.gather import result_folders
 
@@ -39,29 +38,6 @@ def study_provenance(
         method="instances-study", parameters={**asked, "inputs": inputs}, seed=seed,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
     )  # fmt: skip
-
-
-def save_study(folder: Path, tables: Mapping[str, pd.DataFrame], provenance: Provenance) -> None:
-    """Write every table as .csv, and provenance.json with their hashes.
-
-    Raises
-    ------
-    OutputError
-        If a file cannot be written.
-    """
-    files = [folder / f"{name}.csv" for name in tables]
-    for file, table in zip(files, tables.values(), strict=True):
-        with atomic_file(file) as temporary:
-            table.to_csv(temporary, index=False)
-    write_json(
-        folder / INDEX,
-        {
-            "format": "voxplain instances study",
-            "version": 1,
-            "provenance": provenance.to_dict(),
-            "files": {file.name: file_sha256(file) for file in files},
-        },
-    )
 
 
 def print_study(

@@ -15,7 +15,7 @@ from voxplain.space.labelmap import nearest
 
 CohortValue = Literal["share", "mean", "positive", "negative", "n_voxels"]
 
-_KNOWN = ("patient",)
+_KNOWN = ("patient", "split")
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,7 +90,7 @@ class CohortTable:
 
     @property
     def metadata(self) -> pd.DataFrame:
-        """What is known of the cases beside their patient; index ``case``."""
+        """What is known of the cases beside their patient and split; index ``case``."""
         return self.cases.drop(columns=[c for c in _KNOWN if c in self.cases])
 
     @property

@@ -155,8 +155,6 @@ class Store:
                 pd.concat(frames, ignore_index=True) if frames else pd.DataFrame()
                 for frames in rows
             )
-            for result in own:
-                self._add_planes(result)
             write_block(self.folder, regions, classes, runs)
 
     def runs(self) -> pd.DataFrame:
@@ -213,8 +211,16 @@ class Store:
         filler = Filler(
             list(chosen), self.plan.get("targets", ()), self.plan.get("regions", ()), values
         )
+        lost = set(chosen.values())
         for file, cases in self._blocks(REGIONS, (model, method), chosen):
             filler.add(file, cases)
+            lost.discard(file.stem)
+        if lost:
+            place = _place(self.folder, REGIONS, (model, method))
+            raise RecordError(
+                f"{place / min(lost)}.parquet is missing: its cases are told to be done; bring it "
+                f"back, or remove the file of that name in {RUNS} to have them explained again"
+            )
         targets, regions, arrays = filler.finish()
         dice = self.classes(model, method)
         wide = dice.pivot(index="case", columns="class", values="dice") if len(dice) else dice
