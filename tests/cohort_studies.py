@@ -126,6 +126,12 @@ def slow_task(study: Study, task: Task) -> CaseResult:
     return run_task(study, task)
 
 
+def waiting(study: Study, task: Task) -> CaseResult:
+    """Do nothing for a while, then as `trivial`."""
+    time.sleep(0.05)
+    return trivial(study, task)
+
+
 def killing(study: Study, task: Task) -> CaseResult:
     """End the worker on ``case_000003`` the first time, and on ``case_000005`` every time."""
     mark = Path(os.environ[PLACE]) / task.case.name

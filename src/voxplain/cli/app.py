@@ -21,6 +21,7 @@ from voxplain.cli import (
     methods,
     report,
     response,
+    study,
     train,
 )
 from voxplain.cli.faults import PlainFaults
@@ -67,6 +68,7 @@ app.command(name="instances-study", epilog=instances_study.EPILOG, no_args_is_he
 app.command(epilog=context.EPILOG, no_args_is_help=True)(context.context)
 app.command(epilog=response.EPILOG, no_args_is_help=True)(response.response)
 app.command(epilog=assess.EPILOG, no_args_is_help=True)(assess.assess)
+app.add_typer(study.app, name="study")
 app.add_typer(data.app, name="data")
 app.command(epilog=demo.EPILOG)(demo.demo)
 app.command(epilog=report.EPILOG, no_args_is_help=True)(report.report)

@@ -47,6 +47,30 @@ voxplain study retry study
 
 voxplain study retry study --workers 2"""
 
+REPORT_EPILOG = """Examples
+
+voxplain study report study
+
+Anomalies as published, fitted on another cohort:
+
+voxplain study report external --reference train --anomalies agg2exp
+
+Two cohorts, or two trainings of a model, side by side:
+
+voxplain study report hospital_a --against hospital_b --out comparison"""
+
+IMPORT_EPILOG = """Examples
+
+A published table: one row a patient, columns heart_explanation_in_aorta_mass, heart_dice, age, …
+
+voxplain study import b50.csv --out b50
+
+voxplain study report b50"""
+
+EXPORT_EPILOG = """Examples
+
+voxplain study export study --out study.csv"""
+
 app = typer.Typer(
     name="study",
     no_args_is_help=True,
@@ -287,3 +311,149 @@ def retry(
         again(folder), folder, workers=workers, scheduler=scheduler, resources=resource or (),
         retry=True, restart=False, trust_code=trust_code, is_quiet=quiet,
     )  # fmt: skip
+
+
+@app.command(epilog=REPORT_EPILOG, no_args_is_help=True)
+def report(
+    folder: Folder,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            help="Folder for page and tables. Default: DIR/report.",
+            show_default=False,
+        ),
+    ] = None,
+    against: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            help="Another study to compare with: the same models and methods, or one of each.",
+            show_default=False,
+        ),
+    ] = None,
+    reference: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            help="A study whose cases say what is ordinary. Default: the study itself, each case "
+            "scored by a detector that has not seen its patient.",
+            show_default=False,
+        ),
+    ] = None,
+    anomalies: Annotated[
+        Literal["default", "agg2exp"],
+        typer.Option(
+            help="default: Mahalanobis distance of log-ratios with conformal p-values; agg2exp: "
+            "the published isolation forest on raw shares."
+        ),
+    ] = "default",
+    detector: Annotated[
+        Literal["mahalanobis", "isolation_forest", "lof"] | None,
+        typer.Option(help="Another detector than the preset's.", show_default=False),
+    ] = None,
+    alpha: Annotated[
+        float, typer.Option(help="Findings are told where q, the p-value after FDR, is at most it.")
+    ] = 0.05,
+    min_group: Annotated[
+        int, typer.Option(min=2, help="Patients that a group needs to be compared.")
+    ] = 5,
+    n_boot: Annotated[
+        int, typer.Option(min=1, help="Draws of whole patients behind an interval.")
+    ] = 1000,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of draws and detectors.")] = 0,
+    quiet: Quiet = False,
+) -> None:
+    """Tell what a model relies on over the cohort, strange patients and bias, on one page.
+
+    Writes report.html, importance.csv, contextual.csv, anomalies.csv, drivers.csv, dice.csv,
+    low_dice.csv, bias.csv, comparisons.csv and provenance.json. Needs neither model nor images.
+    """
+    from voxplain.cli.study_report import report_job
+
+    report_job(
+        folder, out or folder / "report", against=against, reference=reference, preset=anomalies,
+        detector=detector, alpha=alpha, min_group=min_group, n_boot=n_boot, seed=seed,
+        is_quiet=quiet,
+    )  # fmt: skip
+
+
+@app.command(name="import", epilog=IMPORT_EPILOG, no_args_is_help=True)
+def import_(
+    file: Annotated[
+        Path,
+        typer.Argument(
+            metavar="FILE",
+            help="Table (.csv, .tsv, .parquet) with a row a case and columns "
+            "A_explanation_in_B_mass.",
+            show_default=False,
+        ),
+    ],
+    out: Annotated[
+        Path, typer.Option(metavar="DIR", help="Folder of the study.", show_default=False)
+    ],
+    case_column: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="Column that names the cases. Default: recognised.",
+            show_default=False,
+        ),
+    ] = None,
+    model: Annotated[str, typer.Option(metavar="NAME", help="Label of the model.")] = "imported",
+    method: Annotated[str, typer.Option(metavar="NAME", help="Label of the method.")] = "imported",
+    extra: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="REGION",
+            help="Region that overlaps others, e.g. a pathology. Repeatable. Default: recognised "
+            "by shares that sum to more than 1.",
+            show_default=False,
+        ),
+    ] = None,
+    quiet: Quiet = False,
+) -> None:
+    """Make a study of a published wide table, to be reported like one's own.
+
+    Shares, means, Dice and IoU are recognised by the names of Agg²Exp's columns; all other
+    columns are metadata.
+    """
+    from voxplain.study.wide_table import import_wide
+
+    store = import_wide(file, out, case_column=case_column, model=model, method=method, extra=extra)
+    if not quiet:
+        for remark in store.plan.get("remarks", ()):
+            typer.echo(remark)
+        typer.echo(f"{len(store.cases())} cases in {out}")
+        typer.echo(f"next: voxplain study report {out}")
+
+
+@app.command(epilog=EXPORT_EPILOG, no_args_is_help=True)
+def export(
+    folder: Folder,
+    out: Annotated[
+        Path, typer.Option(metavar="FILE", help="Table to write, .csv.", show_default=False)
+    ],
+    model: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="Which, where there are several.", show_default=False),
+    ] = None,
+    method: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="Which, where there are several.", show_default=False),
+    ] = None,
+) -> None:
+    """Write a study as one wide table, a row a case, which voxplain study import reads back.
+
+    It holds the column patient and all metadata: as confidential as the data.
+    """
+    from voxplain.cli.study_report import one_partition
+    from voxplain.space.write import atomic_file
+    from voxplain.study.store import Store
+    from voxplain.study.wide_table import export_wide
+
+    store = Store(folder)
+    table = store.table(*one_partition(store, model, method), values=("share", "mean"))
+    with atomic_file(out) as temporary:
+        export_wide(table).to_csv(temporary, index=False)
+    typer.echo(out)

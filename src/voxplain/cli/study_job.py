@@ -73,7 +73,7 @@ def again(folder: Path) -> StudyFile:
 
 def print_price(asked: StudyFile, workers: int, *, trust_code: bool) -> None:
     """Tell passes, hours and storage of a study."""
-    print_estimate(estimate_study(asked.open(trust_code)), workers)
+    print_estimate(estimate_study(asked.open(trust_code), n_workers=workers))
 
 
 def run_job(

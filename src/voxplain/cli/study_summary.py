@@ -14,7 +14,7 @@ from rich.text import Text
 
 from voxplain.engine.capacity import StudyEstimate
 from voxplain.engine.run import State
-from voxplain.report.wording import seconds
+from voxplain.report.wording import seconds, storage
 from voxplain.study.store import DONE, FAILED, Store
 
 N_REASONS = 8
@@ -97,12 +97,24 @@ def print_status(store: Store) -> None:
     _print_failures(console, store)
 
 
-def print_estimate(estimate: StudyEstimate, workers: int) -> None:
+def print_estimate(estimate: StudyEstimate) -> None:
     """Print what a study will cost."""
     console = Console(highlight=False)
+    most = "at most " if estimate.is_upper_bound else ""
+    passes = estimate.n_forward + estimate.n_backward
     table = Table(show_header=False)
-    for name, value in estimate.rows(workers):
-        table.add_row(name, value)
+    for name, told in (
+        ("tasks (case × model × method)", f"{estimate.n_tasks}"),
+        (
+            "passes of a window",
+            f"{most}{passes:.0f} a task, {passes * estimate.n_tasks:,.0f} in all",
+        ),
+        ("time of a task", seconds(estimate.seconds)),
+        (f"time in all, {estimate.n_workers} at once", seconds(estimate.total_s)),
+        ("storage", storage(round(estimate.total_bytes))),
+        ("memory of a process", f"{storage(estimate.memory_bytes)} beside the program itself"),
+    ):
+        table.add_row(name, told)
     console.print(table)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
@@ -153,6 +154,15 @@ def _left(study: Study, store: Store, retry: bool) -> tuple[list[Task], State]:
                 else:
                     left.append(Task(case, model, method, stamp))
     return left, State(counts[DONE], counts[FAILED], len(left))
+
+
+def most_blocks(seconds: float) -> int:
+    """Count the blocks that a run of so many seconds writes at most, of one model and method."""
+    growing, steady = FLUSH_S / FLUSH_PART, LONGEST_S / FLUSH_PART  # see _Recorder.write_if_due
+    n = min(seconds, growing) / FLUSH_S
+    n += math.log(min(max(seconds, growing), steady) / growing) / FLUSH_PART
+    n += max(seconds - steady, 0) / LONGEST_S
+    return math.ceil(n)
 
 
 class _Recorder:

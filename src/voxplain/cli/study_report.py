@@ -1,0 +1,197 @@
+"""What ``voxplain study report`` computes, writes and prints."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from rich.console import Console
+from rich.text import Text
+
+from voxplain.cli.job import result_folder
+from voxplain.errors import DataError, RecordError
+from voxplain.records.cohort_table import CohortTable, CohortValue
+from voxplain.records.provenance import Cost, Provenance
+from voxplain.records.saved_tables import save_tables
+from voxplain.report.cohort_findings import standouts
+from voxplain.report.cohort_page import CohortReport, write_cohort_report
+from voxplain.space.labelmap import nearest
+from voxplain.study.anomaly_settings import PRESETS, Detector
+from voxplain.study.cohort_comparison import compare_tables
+from voxplain.study.store import DONE, Store
+from voxplain.study.summary import Comparison, StudySummary, SummarySettings, summarise
+
+VALUES: tuple[CohortValue, ...] = ("share", "positive", "negative")
+
+
+def report_job(
+    folder: Path, out: Path, *, against: Path | None, reference: Path | None, preset: str,
+    detector: Detector | None, alpha: float, min_group: int, n_boot: int, seed: int, is_quiet: bool,
+) -> None:  # fmt: skip
+    """Summarise a study and write its page and tables."""
+    anomalies = replace(PRESETS[preset], seed=seed)
+    if detector is not None:
+        anomalies = replace(anomalies, detector=detector)
+    settings = SummarySettings(
+        alpha=alpha, min_group=min_group, n_boot=n_boot, seed=seed, anomalies=anomalies
+    )
+    console = Console(stderr=True)
+    with console.status("reading") as status:
+        store = Store(folder)
+        pairs = store.partitions()
+        if not pairs:
+            raise RecordError(f"{folder} has no finished case; see voxplain study status {folder}")
+        summaries = []
+        for pair in pairs:
+            status.update(f"summarising {' · '.join(pair)}")
+            ordinary = None if reference is None else _alike(Store(reference), pair)
+            table = store.table(*pair, values=VALUES)
+            summaries.append(summarise(table, settings, reference=ordinary))
+        status.update("comparing")
+        comparisons = list(_between_models(summaries, settings))
+        if against is not None:
+            comparisons += _between_studies(summaries, folder, Store(against), settings)
+        status.update("drawing")
+        runs = store.runs()
+        made = CohortReport(
+            name=folder.resolve().name,
+            summaries=summaries,
+            runs=runs,
+            n_cases=len(store.cases()),
+            n_patients=store.cases()["patient"].nunique(),
+            comparisons=comparisons,
+            planes=store.planes,
+            plan=store.plan,
+        )
+        tables = tables_of(summaries, comparisons)
+        with result_folder(out) as place:
+            save_tables(place, tables, _provenance(store, runs, settings), "voxplain study report")
+            write_cohort_report(made, place / "report.html")
+    if not is_quiet:
+        _print(made, out, [*(f"{name}.csv" for name in tables), "report.html"])
+
+
+def tables_of(
+    summaries: Sequence[StudySummary], comparisons: Sequence[Comparison]
+) -> dict[str, pd.DataFrame]:
+    """Tables of a report by the name of their file; an empty one is left out."""
+
+    def of_each(frames: Iterator[tuple[StudySummary, pd.DataFrame]]) -> pd.DataFrame:
+        told = []
+        for summary, frame in frames:
+            names = {"model": summary.table.model, "method": summary.table.method}
+            rest = frame.drop(columns=[c for c in names if c in frame])
+            told.append(rest.assign(**names)[[*names, *rest.columns]])
+        return pd.concat(told, ignore_index=True) if told else pd.DataFrame()
+
+    every = {
+        "importance": of_each((s, s.importance) for s in summaries),
+        "contextual": of_each((s, s.contextual) for s in summaries),
+        "anomalies": of_each((s, s.scores) for s in summaries),
+        "drivers": of_each(
+            (s, frame.assign(case=case, target=s.driver_targets[case]))
+            for s in summaries
+            for case, frame in s.drivers.items()
+        ),
+        "dice": of_each((s, s.against_dice) for s in summaries),
+        "low_dice": of_each((s, s.detection) for s in summaries),
+        "bias": of_each((s, frame) for s in summaries for frame in (s.bias, s.outlier_bias)),
+        "comparisons": pd.concat(
+            [one.frame.assign(of=one.of) for one in comparisons], ignore_index=True
+        )
+        if comparisons
+        else pd.DataFrame(),
+    }
+    return {name: frame for name, frame in every.items() if len(frame)}
+
+
+def one_partition(store: Store, model: str | None, method: str | None) -> tuple[str, str]:
+    """Model and method of a store, by their names or because there is one.
+
+    Raises
+    ------
+    DataError
+        If several or none fit.
+    """
+    pairs = store.partitions()
+    fit = [pair for pair in pairs if model in (None, pair[0]) and method in (None, pair[1])]
+    if len(fit) != 1:
+        known = "; ".join(" · ".join(pair) for pair in pairs) or "none"
+        raise DataError(
+            f"{store.folder}: {len(fit)} results fit; choose with --model and --method among: "
+            f"{known}"
+        )
+    return fit[0]
+
+
+def _alike(store: Store, pair: tuple[str, str]) -> CohortTable:
+    """Table of the same model and method in another study; of the only one there."""
+    pairs = store.partitions()
+    if pair not in pairs and len(pairs) != 1:
+        names = [" · ".join(one) for one in pairs]
+        raise DataError(
+            f"{store.folder} has no result of {' · '.join(pair)}{nearest(' · '.join(pair), names)}"
+        )
+    return store.table(*(pair if pair in pairs else pairs[0]), values=VALUES)
+
+
+def _between_models(
+    summaries: Sequence[StudySummary], settings: SummarySettings
+) -> Iterator[Comparison]:
+    """Compare each two models that were asked with one method."""
+    for a, b in combinations(summaries, 2):
+        if a.table.method == b.table.method:
+            labels = (a.table.model, b.table.model)
+            yield _compared(a.table, b.table, labels, a.table.method, settings)
+
+
+def _between_studies(
+    summaries: Sequence[StudySummary], folder: Path, other: Store, settings: SummarySettings
+) -> Iterator[Comparison]:
+    """Compare each result with the other study's."""
+    labels = (folder.resolve().name, other.folder.resolve().name)
+    if labels[0] == labels[1]:
+        labels = (f"{labels[0]} (1)", f"{labels[1]} (2)")
+    for one in summaries:
+        pair = (one.table.model, one.table.method)
+        yield _compared(one.table, _alike(other, pair), labels, one.title, settings)
+
+
+def _compared(
+    a: CohortTable, b: CohortTable, labels: tuple[str, str], of: str, settings: SummarySettings
+) -> Comparison:
+    frame = compare_tables(a, b, labels=labels, level=settings.level, seed=settings.seed)
+    return Comparison(labels, of, frame, settings.alpha)
+
+
+def _provenance(store: Store, runs: pd.DataFrame, settings: SummarySettings) -> Provenance:
+    done = runs[runs["status"] == DONE]
+    n_cases = done["case"].nunique()
+    n_patients = store.cases().loc[done["case"].unique(), "patient"].nunique()
+    told: Mapping[str, Any] = {
+        "alpha": settings.alpha, "level": settings.level, "n_boot": settings.n_boot,
+        "min_group": settings.min_group, "anomalies": str(settings.anomalies),
+        "plan": store.plan,
+    }  # fmt: skip
+    return Provenance(
+        model=", ".join(dict.fromkeys(done["model"])), model_sha256="",
+        case=f"{n_cases} cases of {n_patients} patients", image_sha256="",
+        method="study report", parameters=told, seed=settings.seed,
+        cost=Cost(
+            int(done["n_forward"].sum()), int(done["n_backward"].sum()),
+            float(done["seconds"].sum()), int(done["peak_memory_bytes"].max()),
+        ),
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+    )  # fmt: skip
+
+
+def _print(made: CohortReport, out: Path, files: Sequence[str]) -> None:
+    console = Console(highlight=False)
+    for one in standouts(made.summaries, made.comparisons):
+        console.print(Text(f"- {one.subject}: {one.text}"), soft_wrap=True)
+    console.print(Text(f"in {out}: {', '.join(files)}"), soft_wrap=True)
