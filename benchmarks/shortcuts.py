@@ -55,6 +55,7 @@ from voxplain.demo.shortcuts import (
 from voxplain.engine.run import run_study
 from voxplain.engine.study import ModelPlace, Study
 from voxplain.models.load import load_model
+from voxplain.models.model import Model
 from voxplain.records.cohort_table import CohortTable
 from voxplain.study.store import Store
 
