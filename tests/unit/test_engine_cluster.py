@@ -185,7 +185,7 @@ def test_a_lost_scheduler_is_told(scheduler: tuple[subprocess.Popen[bytes], Path
 
 
 def test_no_scheduler_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("voxplain.engine.cluster.CONNECT_S", 0.5)
+    monkeypatch.setattr("voxplain.engine.connection.CONNECT_S", 0.5)
     for address, words in (
         ("tcp://127.0.0.1:1", "no Dask scheduler answers at tcp://127.0.0.1:1"),
         (str(tmp_path / "no.json"), "no scheduler file"),

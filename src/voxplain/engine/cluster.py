@@ -12,12 +12,12 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from voxplain import __version__
+from voxplain.engine.connection import CONFIG, connected, quiet, version_asker
 from voxplain.engine.study import Study
 from voxplain.engine.work import Task, run_task
 from voxplain.errors import ClusterError, VoxplainError
@@ -26,24 +26,11 @@ from voxplain.study.store import CaseResult, failed_run
 if TYPE_CHECKING:
     from distributed import Client, Future
 
-CONNECT_S = 10.0
 PATIENCE_S = 60.0
 LOOK_S = 1.0
 """Seconds between two looks at which workers are there."""
 AHEAD = 2
 """Tasks a worker: the one that runs, and the next."""
-
-# a busy worker is never told to pause: it would not go on; one that takes all is ended
-_CONFIG = {
-    "distributed.worker.memory.target": False,
-    "distributed.worker.memory.spill": False,
-    "distributed.worker.memory.pause": False,
-    "distributed.worker.memory.terminate": 0.95,
-    "distributed.worker.profile.enabled": False,
-    "distributed.scheduler.allowed-failures": 1,
-    "distributed.admin.log-length": 1000,
-    "distributed.admin.low-level-log-length": 1000,
-}
 
 Work = Callable[[Study, Task], CaseResult]
 Tell = Callable[[str], None]
@@ -147,8 +134,8 @@ class Cluster:
 
         if n_workers < 1 or (threads is not None and threads < 1):
             raise ClusterError(f"expected 1 worker or more, got {n_workers} × {threads} threads")
-        with _quiet():
-            with dask.config.set(_CONFIG):
+        with quiet():
+            with dask.config.set(CONFIG):
                 cluster = LocalCluster(  # type: ignore[no-untyped-call]
                     n_workers,
                     threads_per_worker=1,
@@ -189,7 +176,7 @@ class Cluster:
             If no scheduler answers there, or no worker joins in time, or one has another
             voxplain.
         """
-        with _quiet(), _connected(address) as client:
+        with quiet(), connected(address) as client:
             pool = cls(
                 client,
                 resources=resources,
@@ -216,7 +203,7 @@ class Cluster:
             )
         while not self._look():
             time.sleep(min(LOOK_S, self._patience_s / 4))
-        found = self._client.run(_version_asker())
+        found = self._client.run(version_asker())
         other = {at: version for at, version in found.items() if version != __version__}
         if other:
             told = ", ".join(f"{at} has {version or 'none'}" for at, version in other.items())
@@ -384,54 +371,6 @@ def _opener() -> Callable[[bytes], CaseResult]:
         return result
 
     return run
-
-
-def _version_asker() -> Callable[[], str | None]:
-    """Return a function that is sent as code, for a worker may have no voxplain."""
-
-    def ask() -> str | None:
-        try:
-            import voxplain
-        except ImportError:
-            return None
-        return voxplain.__version__
-
-    return ask
-
-
-@contextmanager
-def _connected(address: str) -> Iterator[Client]:
-    from distributed import Client
-
-    is_file = address.endswith(".json")
-    if is_file and not Path(address).is_file():
-        raise ClusterError(f"no scheduler file {address}; start one with --scheduler-file")
-    place: dict[str, Any] = {"scheduler_file": address} if is_file else {"address": address}
-    try:
-        client = Client(  # type: ignore[no-untyped-call]
-            **place, timeout=CONNECT_S, set_as_default=False
-        )
-    except (OSError, ValueError, TypeError) as error:
-        raise ClusterError(
-            f"no Dask scheduler answers at {address} ({error}); start one with dask scheduler, "
-            "and give its address as tcp://HOST:8786"
-        ) from error
-    with client:
-        yield client
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Silence Dask's own log meanwhile; what matters comes as a result or an error."""
-    names = [name for name in logging.root.manager.loggerDict if name.startswith("distributed")]
-    levels = {name: logging.getLogger(name).level for name in {"distributed", *names}}
-    for name in levels:
-        logging.getLogger(name).setLevel(logging.CRITICAL)
-    try:
-        yield
-    finally:
-        for name, level in levels.items():
-            logging.getLogger(name).setLevel(level)
 
 
 def _silent(_: str) -> None:

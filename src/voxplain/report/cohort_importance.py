@@ -91,7 +91,7 @@ def boxes_blocks(summary: StudySummary) -> list[dict[str, Any]]:
     if not found:
         return [words_block("", "No case has a map of any target.")]
     first = {"kind": "figure", "figure": found[0]}
-    others = [figures_block(f"Box plots of the other {len(found) - 1} targets", found[1:])]
+    others = [figures_block(f"Box plots of the other targets ({len(found) - 1})", found[1:])]
     hidden = max(0, len(table.targets) - N_BOXES)
     note = [words_block("", f"{hidden} more targets are only in the matrix.")] if hidden else []
     return [first, *(others if len(found) > 1 else []), *note]

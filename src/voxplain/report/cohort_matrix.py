@@ -132,7 +132,9 @@ def difference_matrix(
     values = table.to_numpy(np.float64)
     limit = float(np.nanmax(np.abs(values))) if np.isfinite(values).any() else 1.0
     norm = Normalize(-(limit or 1.0), limit or 1.0)
-    title = f"share in {labels[0]} − share in {labels[1]}, percentage points; frame: q ≤ {level:g}"
+    title = f"share in {labels[0]} − share in {labels[1]}, percentage points"
+    if differences["q"].notna().any():
+        title += f"; frame: q ≤ {level:g}"
     n_parts = sum(region not in set(extra_regions) for region in table.columns)
     look = _Look(DIFFERENCES, norm, title, 0.62 * limit, is_signed=True)
     drawn = _heat_map(table, n_parts, look, is_marked)

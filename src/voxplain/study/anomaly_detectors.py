@@ -21,8 +21,11 @@ MOST_FITTED = 20_000
 """More cases are not fitted on: they change medians and covariances of some ten regions by less
 than 1 %. An isolation forest draws its own."""
 
-ORIGINS: Mapping[str, float] = {"mahalanobis": 0.0, "isolation_forest": -0.5, "lof": -1.5}
-"""Scores less this are above 0: the squared distance, the paper's anomaly score, the factor."""
+ORIGINS: Mapping[str, float] = {"mahalanobis": 0.0, "isolation_forest": -0.5, "lof": -0.5}
+"""Scores less this go into the tail: the squared distance, the paper's anomaly score, and the
+factor less 1 (how much sparser a case is than its neighbours). The factor itself would not do: it
+is near 1 for all ordinary cases, so that logarithms of the largest ones grow faster than a
+straight tail, and false alarms were 9.5 % of 400 null cohorts with heavy tails, not 5 %."""
 
 
 @dataclass(frozen=True, eq=False)

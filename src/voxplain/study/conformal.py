@@ -31,7 +31,8 @@ class Reference:
         (n,) whose each is, whole numbers from 0. A case counts as one over the number of its
         patient's cases.
     origin
-        Scores less this are above 0; the tail is told on their logarithm.
+        The tail is told on the logarithm of scores less this. Where it would begin at or below
+        this, there is no tail.
 
     Notes
     -----
