@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import yaml
+from safetensors.torch import load_file, save_file
 
 from voxplain.space import write_nifti
 from voxplain.study.store import Store
@@ -102,9 +103,10 @@ def test_another_study_in_the_folder_is_refused_until_restart(voxplain, cohort: 
     assert (cohort / "study" / "notes.txt").read_text() == "mine"
 
 
-def test_changed_weights_are_refused(voxplain, write_model, cohort: Path) -> None:
+def test_changed_weights_are_refused(voxplain, cohort: Path) -> None:
     assert run(voxplain, "--n-cases", "1").exit_code == 0
-    write_model(cohort / "model", seed=1)
+    file = cohort / "model" / "weights.safetensors"
+    save_file({name: 2 * value for name, value in load_file(file).items()}, file)
     refused = run(voxplain, "--n-cases", "2")
     assert refused.exit_code == 2
     assert "another models" in refused.stderr

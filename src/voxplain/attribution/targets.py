@@ -210,3 +210,12 @@ class FunctionTarget:
     def bind(self, question: Question) -> BoundTarget:
         """Fix the target to an image."""
         return BoundFunction(question, self.name, self.function)
+
+
+def named_classes(target: Target) -> list[str]:
+    """Names of the classes that a target names; none of a voxel's or a function's."""
+    if isinstance(target, Difference):
+        return [*named_classes(target.plus), *named_classes(target.minus)]
+    if isinstance(target, ClassTarget) and target.class_name is not None:
+        return [target.class_name]
+    return []

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,17 +10,18 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from voxplain.attribution.scores import Score
-from voxplain.attribution.targets import Reduction
+from voxplain.attribution.targets import Reduction, Target, named_classes
 from voxplain.attribution.words import methods_of
 from voxplain.data import read_data
 from voxplain.engine.study import ModelPlace, Study
 from voxplain.engine.work import sha256_of, study_names
-from voxplain.errors import DataError, ModelError, all_faults
+from voxplain.errors import DataError, ModelError, TargetError, all_faults
 from voxplain.inference.compute import Compute, Precision
 from voxplain.models.card_file import sentences
 from voxplain.models.load import TOTALSEG
 from voxplain.models.model import Model
 from voxplain.models.parts import Parts
+from voxplain.space.labelmap import nearest
 
 STUDY_FILE = "study.yaml"
 
@@ -163,9 +164,17 @@ class StudyFile(BaseModel):
             sha256={label: sha256_of(model) for label, model in models.items()},
             class_names=answers, region_names=regions, keep_planes=self.planes,
         )  # fmt: skip
-        for model in models.values():
-            study.targets_of(model.answers)  # an unknown class is told now
+        for label, model in models.items():
+            _check_classes(label, study.targets_of(model.answers), model.answers)
         return study
+
+
+def _check_classes(label: str, targets: Sequence[Target], answers: Sequence[str]) -> None:
+    """Refuse a class that a model does not have before any case is read."""
+    for target in targets:
+        for name in named_classes(target):
+            if name not in answers:
+                raise TargetError(f"{label} has no class {name!r}{nearest(name, answers)}")
 
 
 def _check_alike(models: Mapping[str, Model | Parts]) -> None:

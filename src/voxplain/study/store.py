@@ -264,7 +264,10 @@ class Store:
             np.savez_compressed(stream, allow_pickle=False, **dict(result.planes))
 
     def _planes_file(self, model: str, method: str, case: str) -> Path:
-        return _place(self.folder, PLANES, (model, method)) / f"{quote(case, safe='')}.npz"
+        # spread over folders: looking into one with a hundred thousand files takes long
+        shelf = hashlib.sha256(case.encode()).hexdigest()[:2]
+        place = _place(self.folder, PLANES, (model, method)) / shelf
+        return place / f"{quote(case, safe='')}.npz"
 
     def _chosen(self, model: str, method: str) -> dict[str, str]:
         """Block of each finished case, in the order of cases."""
