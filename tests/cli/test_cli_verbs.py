@@ -224,7 +224,7 @@ def test_demo_writes_patient_and_report(case, voxplain, monkeypatch):
 
     monkeypatch.setattr("voxplain.demo.model_path", lambda: case.model)
     monkeypatch.setattr("voxplain.demo.patients.patient", patient)
-    done = voxplain("demo", "--seed", "907")
+    done = voxplain("demo", "--seed", "907", "--no-cohort")
     assert done.exit_code == 0, done.output
     out = Path("voxplain-demo")
     assert done.stdout.splitlines()[-1] == "open voxplain-demo/report.html"
@@ -240,7 +240,7 @@ def test_demo_writes_patient_and_report(case, voxplain, monkeypatch):
     by_hand = re.sub(r"\s+", " ", done.stdout).partition("the same by hand: voxplain ")[2]
     arguments = by_hand.partition(" open ")[0].split()
     assert voxplain(*arguments, "--no-report").exit_code == 0
-    assert voxplain("demo", "--method", "gradient", "--quiet").exit_code == 0
+    assert voxplain("demo", "--method", "gradient", "--no-cohort", "--quiet").exit_code == 0
     assert Explanation.load(out).method == "gradient"
 
 
@@ -251,7 +251,7 @@ def test_the_real_demo_finds_the_organs(voxplain, tmp_path):
     if not (model_path() / "weights.safetensors").is_file():
         pytest.skip("the demo model's weights are not here")
     out = tmp_path / "demo"
-    done = voxplain("demo", "--out", str(out), "--method", "gradient")
+    done = voxplain("demo", "--out", str(out), "--method", "gradient", "--no-cohort")
     assert done.exit_code == 0, done.output
     saved = Explanation.load(out)
     assert len(saved.targets) == 17

@@ -1,4 +1,4 @@
-"""``voxplain demo``: a synthetic patient and the shipped model, from scan to report."""
+"""``voxplain demo``: a synthetic patient and a synthetic cohort, from scans to reports."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ EPILOG = """Examples
 
 voxplain demo
 
-voxplain demo --seed 905 --method gradient --out other-patient"""
+voxplain demo --seed 905 --method gradient --no-cohort --out other-patient"""
 
 _N = 2  # noise copies of the default method: two cores need less than two minutes
 
@@ -34,14 +34,21 @@ def demo(
         int,
         typer.Option(min=0, help="Which synthetic patient; the model was trained on 100 to 135."),
     ] = 901,
+    cohort: Annotated[
+        bool,
+        typer.Option(
+            "--cohort/--no-cohort", help="Also study a cohort of 40 coarse CTs with two models."
+        ),
+    ] = True,
     quiet: Annotated[
         bool, typer.Option("--quiet", "-q", help="No progress bar and no summary.")
     ] = False,
 ) -> None:
-    """Explain a synthetic chest CT with the small model that ships, and write its report.
+    """Explain a synthetic chest CT, study a synthetic cohort, and write their reports.
 
     The patient has a nodule in a lung. CT and true labels are written to DIR/data, the results
-    to DIR.
+    to DIR. In the cohort one patient is strange, and one of two models has learnt a shortcut, a
+    marker beside the body: DIR/cohort/report points at both.
     """
     from voxplain.cli.job import Job, result_folder
     from voxplain.cli.progress import passes_bar
@@ -61,4 +68,34 @@ def demo(
         words += ["--method", method or "smoothgrad", *(f"--set={s}" for s in settings)]
         words += ["--out", str(out)]
         typer.echo(f"the same by hand: voxplain explain {shlex.join(words)}")
+    if cohort:
+        _study(out / "cohort", quiet)
     typer.echo(f"open {out / 'report.html'}")
+
+
+def _study(folder: Path, is_quiet: bool) -> None:
+    """Study the demo's cohort in a folder, and report it."""
+    from voxplain.cli.study_job import run_job
+    from voxplain.cli.study_report import report_job
+    from voxplain.demo.cohort import write_cohort
+    from voxplain.engine.study_file import StudyFile
+    from voxplain.study.store import Store
+
+    made = write_cohort(folder / "data")
+    asked = StudyFile.of(
+        {
+            "models": {label: {"place": str(place)} for label, place in made.models.items()},
+            "data": str(made.manifest), "masks": dict(made.masks),
+            "targets": list(made.targets), "methods": list(made.methods), "score": made.score,
+        }
+    )  # fmt: skip
+    Store.clear(folder)  # a demo shows the whole way
+    run_job(
+        asked, folder, workers=1, scheduler=None, resources=(), retry=False, restart=False,
+        trust_code=False, is_quiet=is_quiet,
+    )  # fmt: skip
+    report_job(
+        folder, folder / "report", against=None, reference=None, preset="default", detector=None,
+        alpha=0.05, min_group=5, n_boot=1000, seed=0, is_quiet=is_quiet,
+    )  # fmt: skip
+    typer.echo(f"open {folder / 'report' / 'report.html'}")

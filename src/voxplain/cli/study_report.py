@@ -50,7 +50,7 @@ def report_job(
         for pair in pairs:
             status.update(f"summarising {' · '.join(pair)}")
             ordinary = None if reference is None else _alike(Store(reference), pair)
-            table = store.table(*pair, values=VALUES)
+            table = store.table(*pair, values=_known(store))
             summaries.append(summarise(table, settings, reference=ordinary))
         status.update("comparing")
         comparisons = list(_between_models(summaries, settings))
@@ -137,7 +137,13 @@ def _alike(store: Store, pair: tuple[str, str]) -> CohortTable:
         raise DataError(
             f"{store.folder} has no result of {' · '.join(pair)}{nearest(' · '.join(pair), names)}"
         )
-    return store.table(*(pair if pair in pairs else pairs[0]), values=VALUES)
+    return store.table(*(pair if pair in pairs else pairs[0]), values=_known(store))
+
+
+def _known(store: Store) -> list[CohortValue]:
+    """Values that a page tells of; an imported table may not have all of them."""
+    there = store.plan.get("values", VALUES)
+    return [value for value in VALUES if value in there]
 
 
 def _between_models(

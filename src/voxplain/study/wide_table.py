@@ -118,6 +118,7 @@ def import_wide(
             "targets": list(columns.targets),
             "regions": list(columns.regions),
             "extra_regions": list(sums.extra),
+            "values": sorted({v for v, _, _ in columns.values} - columns.signed),
             "source": origin,
             "remarks": [*_remarks(columns, names), *sums.remarks()],
         }
