@@ -272,7 +272,7 @@ def run(
         batch_size=batch_size, planes=planes,
     )  # fmt: skip
     if dry_run:
-        print_price(asked, workers, trust_code=trust_code)
+        print_price(asked, out, workers, scheduler, trust_code=trust_code)
         return
     run_job(
         asked, out, workers=workers, scheduler=scheduler, resources=resource or (), retry=retry,
@@ -352,6 +352,21 @@ def report(
         Literal["mahalanobis", "isolation_forest", "lof"] | None,
         typer.Option(help="Another detector than the preset's.", show_default=False),
     ] = None,
+    features: Annotated[
+        Literal["clr", "share"] | None,
+        typer.Option(
+            help="Log-ratios of shares or raw shares, in place of the preset's.",
+            show_default=False,
+        ),
+    ] = None,
+    case: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME",
+            help="A case to show against the cohort, beside the strangest. Repeatable.",
+            show_default=False,
+        ),
+    ] = None,
     alpha: Annotated[
         float, typer.Option(help="Findings are told where q, the p-value after FDR, is at most it.")
     ] = 0.05,
@@ -366,14 +381,16 @@ def report(
 ) -> None:
     """Tell what a model relies on over the cohort, strange patients and bias, on one page.
 
-    Writes report.html, importance.csv, contextual.csv, anomalies.csv, drivers.csv, dice.csv,
-    low_dice.csv, bias.csv, comparisons.csv and provenance.json. Needs neither model nor images.
+    Writes report.html, importance.csv, cumulated.csv, contextual.csv, provenance.json and, where
+    there is something to tell, anomalies.csv, drivers.csv, local.csv, dice.csv, low_dice.csv,
+    bias.csv and comparisons.csv. Needs neither model nor images.
     """
     from voxplain.cli.study_report import report_job
 
     report_job(
         folder, out or folder / "report", against=against, reference=reference, preset=anomalies,
-        detector=detector, alpha=alpha, min_group=min_group, n_boot=n_boot, seed=seed,
+        detector=detector, features=features, cases=case or (), alpha=alpha,
+        min_group=min_group, n_boot=n_boot, seed=seed,
         is_quiet=quiet,
     )  # fmt: skip
 
@@ -445,15 +462,16 @@ def export(
 ) -> None:
     """Write a study as one wide table, a row a case, which voxplain study import reads back.
 
-    It holds the column patient and all metadata: as confidential as the data.
+    Shares, means, signed sums and Dice; not IoU, voxels and costs. It holds the column patient
+    and all metadata: as confidential as the data.
     """
-    from voxplain.cli.study_report import one_partition
+    from voxplain.cli.study_report import known_values, one_partition
     from voxplain.space.write import atomic_file
     from voxplain.study.store import Store
     from voxplain.study.wide_table import export_wide
 
     store = Store(folder)
-    table = store.table(*one_partition(store, model, method), values=("share", "mean"))
+    table = store.table(*one_partition(store, model, method), values=known_values(store, ("mean",)))
     with atomic_file(out) as temporary:
         export_wide(table).to_csv(temporary, index=False)
     typer.echo(out)

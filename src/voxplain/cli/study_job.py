@@ -7,14 +7,17 @@ from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
+import typer
+
 from voxplain.attribution.words import key_values
 from voxplain.cli.study_summary import print_end, print_estimate, tasks_bar
 from voxplain.engine.capacity import estimate_study
 from voxplain.engine.cluster import Cluster
-from voxplain.engine.run import Here, Pool, run_study
+from voxplain.engine.run import Here, Pool, run_study, state_of
 from voxplain.engine.study_file import STUDY_FILE, StudyFile
 from voxplain.errors import DataError, ModelError
 from voxplain.models.load import TOTALSEG
+from voxplain.records.unfinished import PLAN_FILE, plan_digest
 from voxplain.space.write import atomic_file
 from voxplain.study.store import Store
 
@@ -71,9 +74,21 @@ def again(folder: Path) -> StudyFile:
     return StudyFile.read(store.folder / STUDY_FILE)
 
 
-def print_price(asked: StudyFile, workers: int, *, trust_code: bool) -> None:
-    """Tell passes, hours and storage of a study."""
-    print_estimate(estimate_study(asked.open(trust_code), n_workers=workers))
+def print_price(
+    asked: StudyFile, out: Path, workers: int, scheduler: str | None, *, trust_code: bool
+) -> None:
+    """Tell passes, hours and storage of what is left of a study."""
+    if scheduler is not None:
+        raise DataError(
+            "--dry-run times this machine and does not ask a cluster; give --workers N in place of "
+            "--scheduler, N the workers of the cluster"
+        )
+    study = asked.open(trust_code)
+    n_left = None
+    if (out / PLAN_FILE).is_file():
+        plan_digest(out, study.plan(), "results")  # of another study: refused now, not later
+        n_left = state_of(study, Store(out)).n_left
+    print_estimate(estimate_study(study, n_left=n_left, n_workers=workers))
 
 
 def run_job(
@@ -85,7 +100,7 @@ def run_job(
     if restart:
         Store.clear(out)
     needed = {name: float(n) for name, n in key_values(resources, "--resource").items()}
-    with _pool(workers, scheduler, needed) as pool, tasks_bar(is_quiet) as progress:
+    with _pool(workers, scheduler, needed, is_quiet) as pool, tasks_bar(is_quiet) as progress:
         Store.create(out, study.plan(), study.cases_frame())
         with atomic_file(out / STUDY_FILE) as temporary:
             temporary.write_text(asked.to_yaml(), encoding="utf-8")
@@ -95,14 +110,16 @@ def run_job(
 
 
 @contextmanager
-def _pool(workers: int, scheduler: str | None, resources: dict[str, float]) -> Iterator[Pool]:
+def _pool(
+    workers: int, scheduler: str | None, resources: dict[str, float], is_quiet: bool
+) -> Iterator[Pool]:
     """Where tasks run."""
     if scheduler is not None and workers > 1:
         raise DataError("give --workers or --scheduler, not both: a cluster has its own workers")
     if resources and scheduler is None:
         raise DataError("--resource is of the workers of a cluster; give --scheduler ADDRESS")
     if scheduler is not None:
-        with Cluster.at(scheduler, resources or None) as cluster:
+        with Cluster.at(scheduler, resources or None, tell=None if is_quiet else _tell) as cluster:
             yield cluster
     elif workers > 1:
         with Cluster.local(workers) as cluster:
@@ -110,6 +127,11 @@ def _pool(workers: int, scheduler: str | None, resources: dict[str, float]) -> I
     else:
         with nullcontext(Here()) as here:
             yield here
+
+
+def _tell(text: str) -> None:
+    """Say what is waited for."""
+    typer.echo(text, err=True)
 
 
 def _places(texts: Sequence[str]) -> dict[str, str]:

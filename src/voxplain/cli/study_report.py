@@ -21,8 +21,10 @@ from voxplain.records.saved_tables import save_tables
 from voxplain.report.cohort_findings import standouts
 from voxplain.report.cohort_page import CohortReport, write_cohort_report
 from voxplain.space.labelmap import nearest
-from voxplain.study.anomaly_settings import PRESETS, Detector
+from voxplain.study.anomaly_settings import PRESETS, Detector, Features
 from voxplain.study.cohort_comparison import compare_tables
+from voxplain.study.importance import cumulated
+from voxplain.study.local_importance import local_against_global
 from voxplain.study.store import DONE, Store
 from voxplain.study.summary import Comparison, StudySummary, SummarySettings, summarise
 
@@ -31,12 +33,15 @@ VALUES: tuple[CohortValue, ...] = ("share", "positive", "negative")
 
 def report_job(
     folder: Path, out: Path, *, against: Path | None, reference: Path | None, preset: str,
-    detector: Detector | None, alpha: float, min_group: int, n_boot: int, seed: int, is_quiet: bool,
+    detector: Detector | None, features: Features | None = None, cases: Sequence[str] = (),
+    alpha: float, min_group: int, n_boot: int, seed: int, is_quiet: bool,
 ) -> None:  # fmt: skip
     """Summarise a study and write its page and tables."""
     anomalies = replace(PRESETS[preset], seed=seed)
     if detector is not None:
         anomalies = replace(anomalies, detector=detector)
+    if features is not None:
+        anomalies = replace(anomalies, features=features)
     settings = SummarySettings(
         alpha=alpha, min_group=min_group, n_boot=n_boot, seed=seed, anomalies=anomalies
     )
@@ -49,13 +54,15 @@ def report_job(
         summaries = []
         for pair in pairs:
             status.update(f"summarising {' · '.join(pair)}")
-            ordinary = None if reference is None else _alike(Store(reference), pair)
-            table = store.table(*pair, values=_known(store))
-            summaries.append(summarise(table, settings, reference=ordinary))
+            ordinary = None if reference is None else _alike(store, Store(reference), pair)
+            table = store.table(*pair, values=known_values(store))
+            summary = summarise(table, settings, reference=ordinary)
+            shown = {case: local_against_global(table, case) for case in cases}
+            summaries.append(replace(summary, local={**summary.local, **shown}))
         status.update("comparing")
         comparisons = list(_between_models(summaries, settings))
         if against is not None:
-            comparisons += _between_studies(summaries, folder, Store(against), settings)
+            comparisons += _between_studies(summaries, store, Store(against), settings)
         status.update("drawing")
         runs = store.runs()
         made = CohortReport(
@@ -73,7 +80,7 @@ def report_job(
             save_tables(place, tables, _provenance(store, runs, settings), "voxplain study report")
             write_cohort_report(made, place / "report.html")
     if not is_quiet:
-        _print(made, out, [*(f"{name}.csv" for name in tables), "report.html"])
+        _print(made, out, [*(f"{name}.csv" for name in tables), "provenance.json", "report.html"])
 
 
 def tables_of(
@@ -91,6 +98,9 @@ def tables_of(
 
     every = {
         "importance": of_each((s, s.importance) for s in summaries),
+        "cumulated": of_each(
+            (s, cumulated(s.importance, s.table.extra_regions)) for s in summaries
+        ),
         "contextual": of_each((s, s.contextual) for s in summaries),
         "anomalies": of_each((s, s.scores) for s in summaries),
         "drivers": of_each(
@@ -98,6 +108,7 @@ def tables_of(
             for s in summaries
             for case, frame in s.drivers.items()
         ),
+        "local": of_each((s, frame) for s in summaries for frame in s.local.values()),
         "dice": of_each((s, s.against_dice) for s in summaries),
         "low_dice": of_each((s, s.detection) for s in summaries),
         "bias": of_each((s, frame) for s in summaries for frame in (s.bias, s.outlier_bias)),
@@ -129,21 +140,24 @@ def one_partition(store: Store, model: str | None, method: str | None) -> tuple[
     return fit[0]
 
 
-def _alike(store: Store, pair: tuple[str, str]) -> CohortTable:
-    """Table of the same model and method in another study; of the only one there."""
-    pairs = store.partitions()
-    if pair not in pairs and len(pairs) != 1:
-        names = [" · ".join(one) for one in pairs]
-        raise DataError(
-            f"{store.folder} has no result of {' · '.join(pair)}{nearest(' · '.join(pair), names)}"
-        )
-    return store.table(*(pair if pair in pairs else pairs[0]), values=_known(store))
+def _alike(store: Store, other: Store, pair: tuple[str, str]) -> CohortTable:
+    """Table of the same model and method in another study; of the only one, if both have one."""
+    pairs = other.partitions()
+    if pair in pairs:
+        return other.table(*pair, values=known_values(other))
+    if len(pairs) == len(store.partitions()) == 1:
+        return other.table(*pairs[0], values=known_values(other))
+    names = [" · ".join(one) for one in pairs]
+    raise DataError(
+        f"{other.folder} has no result of {' · '.join(pair)}{nearest(' · '.join(pair), names)}"
+    )
 
 
-def _known(store: Store) -> list[CohortValue]:
-    """Values that a page tells of; an imported table may not have all of them."""
-    there = store.plan.get("values", VALUES)
-    return [value for value in VALUES if value in there]
+def known_values(store: Store, more: Sequence[CohortValue] = ()) -> list[CohortValue]:
+    """Values that a page tells of, and some more; an imported table may not have all of them."""
+    wanted = (*VALUES, *more)
+    there = store.plan.get("values", wanted)
+    return [value for value in wanted if value in there]
 
 
 def _between_models(
@@ -157,15 +171,17 @@ def _between_models(
 
 
 def _between_studies(
-    summaries: Sequence[StudySummary], folder: Path, other: Store, settings: SummarySettings
+    summaries: Sequence[StudySummary], store: Store, other: Store, settings: SummarySettings
 ) -> Iterator[Comparison]:
     """Compare each result with the other study's."""
-    labels = (folder.resolve().name, other.folder.resolve().name)
+    labels = (store.folder.resolve().name, other.folder.resolve().name)
     if labels[0] == labels[1]:
         labels = (f"{labels[0]} (1)", f"{labels[1]} (2)")
     for one in summaries:
-        pair = (one.table.model, one.table.method)
-        yield _compared(one.table, _alike(other, pair), labels, one.title, settings)
+        table = _alike(store, other, (one.table.model, one.table.method))
+        told = f"{table.model} · {table.method}"
+        of = one.title if told == one.title else f"{one.title} against {told}"
+        yield _compared(one.table, table, labels, of, settings)
 
 
 def _compared(

@@ -20,6 +20,8 @@ from voxplain.study.store import DONE, FAILED, Store
 N_REASONS = 8
 N_RECENT = 50
 """So many of the last results tell the speed."""
+PAUSE = 20
+"""A gap of so many times a case's seconds is a pause, which tells nothing of the speed."""
 
 
 @contextmanager
@@ -119,9 +121,12 @@ def print_estimate(estimate: StudyEstimate) -> None:
 
 
 def _rate(runs: pd.DataFrame) -> float:
-    """Cases a second over the last results; NaN for fewer than two of them."""
-    times = pd.to_datetime(runs.loc[runs["created"] != "", "created"]).sort_values()
-    last = times.iloc[-N_RECENT:]
+    """Cases a second over the last results since the last pause; NaN for fewer than two."""
+    known = runs[runs["created"] != ""]
+    times = pd.to_datetime(known["created"]).sort_values().iloc[-N_RECENT:]
+    gaps = times.diff().dt.total_seconds().to_numpy()
+    pauses = np.flatnonzero(gaps > PAUSE * max(1.0, known["seconds"].median()))
+    last = times.iloc[pauses[-1] :] if len(pauses) else times
     if len(last) < 2:
         return float("nan")
     span = (last.iloc[-1] - last.iloc[0]).total_seconds()

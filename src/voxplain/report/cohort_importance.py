@@ -29,6 +29,9 @@ from voxplain.study.summary import StudySummary
 N_BOXES = 20
 """Targets whose shares are drawn as boxes; the matrix has them all."""
 
+FIRST_SHARE = 0.35
+"""Of what a target draws on, told region by region in the second graph, as in Agg²Exp."""
+
 _INTERVAL = {"low": "low", "high": "high"}
 _CONTEXTUAL = (
     Column("target", kind="text"), Column("mean", "share on itself", "share", **_INTERVAL),
@@ -111,6 +114,10 @@ def relation_blocks(summary: StudySummary, clusters: Clusters | None) -> list[di
     if len(edges):
         words = "The strongest contributors of every target; arrows of less than 1 % are left out."
         found.append(figure_block("Who draws on whom", words, contributor_figure(edges)))
+        first = edges_of(parts, "cumulated", share=FIRST_SHARE, without_self=True)
+        words = f"The regions that make up the first {FIRST_SHARE:.0%} of what a target draws on "
+        words += "beside itself."
+        found.append(figure_block("The first contributors", words, contributor_figure(first)))
     if clusters is not None:
         words = "Targets that draw on the same regions are joined early. Distances of √share."
         found.append(figure_block("Targets that are alike", words, cluster_figure(clusters)))
