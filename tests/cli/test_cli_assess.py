@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import re
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +12,8 @@ import pandas as pd
 import pytest
 from tests.classifier_cards import write_card
 
+from voxplain.cli.assess_job import KEPT
+from voxplain.cli.assess_progress import PartLines
 from voxplain.records.assessment import PICTURES, SCORES, STAGES, SUMMARY, Assessment
 from voxplain.space import write_nifti
 from voxplain.testing import phantoms
@@ -81,7 +85,112 @@ def test_a_dry_run_tells_what_sharing_saves_and_writes_nothing(voxplain, cohort:
     assert done.exit_code == 0, done.output
     assert sorted(cohort.iterdir()) == before
     assert "serve 14 maps" in done.stdout  # two methods, five trivial maps, two targets
-    assert "2 cases: about" in done.stdout
+    assert "2 cases like the first: at most" in done.stdout  # of curves the most
+    assert " s on this device" in done.stdout
+
+
+def test_a_dry_run_without_curves_tells_the_passes(voxplain, cohort: Path) -> None:
+    words = ("--methods", "gradient", "--metrics", "randomisation", "--n-cases", "1", *QUICK[:-1])
+    told = ask(voxplain, *words, "--dry-run")
+    assert told.exit_code == 0, told.output
+    n = int(re.search(r"1 case: ([\d ]+) passes", told.stdout)[1].replace(" ", ""))
+    assert ask(voxplain, *words).exit_code == 0
+    cost = Assessment.load("voxplain-assess").provenance.cost
+    assert cost.n_forward + cost.n_backward == n
+
+
+def test_a_preset_that_does_not_fit_is_named_with_a_line_to_write(voxplain, cohort: Path) -> None:
+    methods = "gradient,shapley:players=cubes:64:samples=8:exact=2"
+    words = ("--methods", methods, "--metrics", "complexity", *QUICK)
+    for done in (ask(voxplain, *words, "--dry-run"), ask(voxplain, *words)):
+        assert done.exit_code == 2
+        assert "method shapley: a game has" in done.output
+        assert "leave it out: --methods gradient\n" in done.output
+        line = re.search(r"write --methods (\S+),", done.output)[1]
+        assert line.startswith("gradient,shapley:players=cubes:64:")
+    fitting = ask(voxplain, "--methods", line, "--metrics", "complexity", *QUICK)
+    assert fitting.exit_code == 0, fitting.output
+
+
+def test_a_finished_result_is_kept(voxplain, cohort: Path) -> None:
+    light = ("--methods", "gradient", "--metrics", "complexity", *QUICK[:-1])
+    assert ask(voxplain, *light, "--no-report").exit_code == 0
+    place = cohort / "voxplain-assess"
+    first = (place / "provenance.json").read_bytes()
+    again = ask(voxplain, *light)
+    assert again.exit_code == 0, again.output
+    assert "already done, the page was written again; --restart to measure again" in again.stdout
+    assert (place / "report.html").is_file()
+    other = ask(voxplain, *light, "--seed", "1")
+    assert other.exit_code == 2
+    assert "finished assessment with another seed; give another --out, or --restart" in other.output
+    labels = cohort / "c0_labels.nii.gz"
+    labels.write_bytes(labels.read_bytes())  # another time of the file
+    os.utime(labels, (1, 1))
+    changed = ask(voxplain, *light)
+    assert changed.exit_code == 2
+    assert "state of the cases' files" in changed.output
+    assert (place / "provenance.json").read_bytes() == first
+    anew = ask(voxplain, *light, "--seed", "1", "--restart")
+    assert anew.exit_code == 0, anew.output
+    assert Assessment.load(place).provenance.seed == 1
+
+
+def test_a_damaged_result_is_not_taken_for_finished(voxplain, cohort: Path) -> None:
+    light = ("--methods", "gradient", "--metrics", "complexity", "--no-report", *QUICK)
+    assert ask(voxplain, *light).exit_code == 0
+    with (cohort / "voxplain-assess" / "scores.csv").open("a") as stream:
+        stream.write("more\n")
+    done = ask(voxplain, *light)
+    assert done.exit_code == 2
+    assert "was changed since it was saved; give another --out, or --restart" in done.output
+    assert ask(voxplain, *light, "--restart").exit_code == 0
+
+
+def test_ctrl_c_tells_that_parts_are_kept(
+    voxplain, cohort: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    light = ("--methods", "gradient", "--metrics", "complexity", "--no-report", *QUICK[:-1])
+    with monkeypatch.context() as patch:
+
+        def stop(self: PartLines, n_finished: int, n_parts: int) -> None:
+            if n_finished:
+                raise KeyboardInterrupt
+
+        patch.setattr(PartLines, "__call__", stop)
+        done = ask(voxplain, *light)
+    assert done.exit_code == 2
+    assert done.stderr == f"voxplain: interrupted; {KEPT}\n"
+    page = voxplain("report", "voxplain-assess")
+    assert page.exit_code == 2
+    assert "an unfinished run and no result yet" in page.stderr
+    assert "(voxplain assess …) goes on" in page.stderr
+    again = ask(voxplain, *light)
+    assert again.exit_code == 0, again.output
+    assert "going on: 1 of 2 parts were finished" in again.stderr
+
+
+def test_average_mask_needs_the_split_train(voxplain, cohort: Path) -> None:
+    manifest = cohort / "manifest.csv"
+    manifest.write_text(manifest.read_text().replace(",train", ",validation"))
+    done = ask(voxplain, "--baseline", "average_mask", *QUICK)
+    assert done.exit_code == 2
+    assert "the data has no such case" in done.output
+
+
+@pytest.mark.parametrize("is_quiet", [False, True])
+def test_plain_lines_without_a_terminal(
+    is_quiet: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    times = iter([0.0, 20.0, 31.0, 59.0, 70.0])
+    monkeypatch.setattr("voxplain.cli.assess_progress.time.monotonic", lambda: next(times))
+    lines = PartLines(is_quiet=is_quiet)
+    for n in range(2, 7):  # the first ones were finished before
+        lines(n, 9)
+    wanted = [
+        "going on: 2 of 9 parts were finished", "4 of 9 parts finished", "6 of 9 parts finished"
+    ]  # fmt: skip
+    assert capsys.readouterr().err.splitlines() == ([] if is_quiet else wanted)
 
 
 def test_agg2exp_names_its_methods_and_its_own_faithfulness(voxplain, cohort: Path) -> None:
@@ -125,8 +234,12 @@ def test_classifiers_with_boxes(voxplain, tmp_path: Path, monkeypatch: pytest.Mo
         (("--metrics", "faithfullness"), "faithfulness"),
         (("--methods", "gradient,gradient"), "given twice"),
         (("--split", "validation"), "no case of the split 'validation'"),
-        (("--baseline", "edge"), "no 'edge'"),
-        (("--order", "upside"), "no 'upside'"),
+        (("--metrics", "average_precision"), "a metric of the group utility; write --metrics"),
+        (("--baseline", "edge"), "--baseline: no trivial map 'edge'; did you mean 'edges'? Known:"),
+        (("--order", "upside"), "--order: no order 'upside'. Known:"),
+        (("--target", "spleen"), "'spleen' is not a target; did you mean class:spleen?"),
+        (("--baseline", "given:u_{case}.nii"), "not there: u_c0.nii, u_c2.nii"),
+        (("--baseline", "given:{case}_{target}.nii"), "c2_liver.nii, c2_spleen.nii"),
         (("--model", "model"), "two models are called model"),
         (("--baseline", "average_mask"), "training cases"),
     ],
@@ -147,6 +260,9 @@ def test_another_seed_in_an_unfinished_folder(voxplain, cohort: Path) -> None:
     first = ask(voxplain, *light)
     assert first.exit_code == 2
     assert "c2" in first.output
+    told = first.output.replace("\n", " ")
+    assert "finished parts are kept: once the case can be read, the same command goes on" in told
+    assert "voxplain data check --full" in told
     assert len(list((cohort / "voxplain-assess" / "unfinished").glob("*.json"))) == 2
     other = ask(voxplain, *light, "--seed", "1")
     assert other.exit_code == 2

@@ -15,10 +15,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import typer
 import yaml
 from PIL import Image
 from safetensors.torch import save_file
+from typer.testing import CliRunner
 
+from voxplain.cli.faults import PlainFaults, going_on
 from voxplain.space import Grid, read_image, write_nifti
 from voxplain.testing import phantoms
 
@@ -354,3 +357,22 @@ def test_a_signal_to_a_running_program(case, number, code, word):
     assert output == ""
     assert errors == f"voxplain: {word}; no result was written\n"
     assert case.files() == before
+
+
+@pytest.mark.parametrize(
+    ("number", "word"), [(signal.SIGINT, "interrupted"), (signal.SIGTERM, "terminated")]
+)
+def test_what_is_kept_is_told(number, word):
+    program = typer.Typer(cls=PlainFaults)
+
+    @program.command()
+    def one() -> None:
+        with going_on("parts are kept"):
+            signal.raise_signal(number)
+
+    @program.command()
+    def other() -> None: ...
+
+    done = CliRunner().invoke(program, ["one"])
+    assert done.exit_code == 2
+    assert done.stderr == f"voxplain: {word}; parts are kept\n"

@@ -9,7 +9,9 @@ from typing import get_args
 
 import pytest
 
+from voxplain.assess.metric_groups import GROUPS_OF
 from voxplain.assess.metrics import METRICS
+from voxplain.assess.settings import GROUPS
 from voxplain.records.assessment import COMPARISONS, PICTURES, SCORES, STAGES, SUMMARY
 from voxplain.records.metric import FLAGS, Family, Metric
 
@@ -20,8 +22,8 @@ TABLES = {
     "pictures": PICTURES,
 }  # fmt: skip
 HEAD = (
-    "| metric | better | unit | range | is | where there is nothing to measure | source |\n"
-    "|---|---|---|---|---|---|---|"
+    "| metric | group | better | unit | range | is | where there is nothing to measure | source |\n"
+    "|---|---|---|---|---|---|---|---|"
 )
 FAMILIES = get_args(Family)
 
@@ -36,8 +38,10 @@ def row_of(metric: Metric) -> str:
     """Row of the page: the metric's own words, with | escaped."""
     better = {"higher": "↑ higher", "lower": "↓ lower", "none": "none"}[metric.direction]
     words = [text.rstrip(".").replace("|", "\\|") for text in (metric.summary, metric.policy)]
+    groups = ", ".join(f"`{group}`" for group in GROUPS_OF[metric.name]) or "always"
     cells = [
-        f"`{metric.name}`", better, metric.unit, f"{end_of(metric.low)} to {end_of(metric.high)}",
+        f"`{metric.name}`", groups, better, metric.unit,
+        f"{end_of(metric.low)} to {end_of(metric.high)}",
         *words, metric.source,
     ]  # fmt: skip
     return f"| {' | '.join(cells)} |"
@@ -64,6 +68,10 @@ def test_the_row_is_what_the_metric_says(name: str) -> None:
     family, row = rows()[name]
     assert family == metric.family
     assert row == row_of(metric)
+
+
+def test_every_group_gives_a_metric() -> None:
+    assert {group for groups in GROUPS_OF.values() for group in groups} == set(GROUPS)
 
 
 def test_every_flag_is_named() -> None:

@@ -15,6 +15,7 @@ from tests.report.assessments import METHODS, MODELS, ORDER, TRIVIAL, assessment
 
 from voxplain.records.assessment import (
     ALL_TARGETS,
+    BASELINE,
     COMPARISONS,
     ORIGINAL,
     PICTURES,
@@ -29,10 +30,11 @@ from voxplain.records.assessment import (
 from voxplain.records.finding import finding
 from voxplain.report import write_assess_report
 from voxplain.report.assess_cascades import cascade_curves, drawn_similarities
+from voxplain.report.assess_comparisons import comparison_rows
 from voxplain.report.assess_grids import Grids
 from voxplain.report.assess_pairs import by_agreement, model_matrix
 from voxplain.report.assess_plots import family_boxes, pair_boxes
-from voxplain.report.assess_summary import comparison_rows, summary_tables
+from voxplain.report.assess_summary import summary_tables
 from voxplain.report.assess_tables import FAMILIES, Tables
 from voxplain.report.assess_verdicts import verdicts
 from voxplain.report.wording import number
@@ -40,7 +42,7 @@ from voxplain.report.wording import number
 NASTY = "<script>alert(1)</script>$x$"
 SECTIONS = (
     "verdicts", "performance", "summary", "boxes", "cascades", "pairs", "maps", "comparisons",
-    "meanings", "provenance",
+    "meanings", "codes", "provenance",
 )  # fmt: skip
 
 
@@ -106,7 +108,7 @@ def test_page_has_every_section_and_holds_all_it_shows(page: str) -> None:
 def test_what_was_not_measured_does_not_appear(tmp_path: Path) -> None:
     source = written(small(n_steps=0, trivial=(), cases=("a",)), tmp_path)
     assert sections(source) == ["verdicts", "performance", "summary", "boxes", "maps",
-                                "meanings", "provenance"]  # fmt: skip
+                                "meanings", "codes", "provenance"]  # fmt: skip
     assert sections(written(small(n_pictures=0), tmp_path)) == [
         name for name in SECTIONS if name not in ("pairs", "maps")
     ]
@@ -296,7 +298,7 @@ def test_cascade_is_the_summary_of_each_step(made: Assessment, tables: Tables) -
     wanted = pairs.groupby("method")["value"].mean()
     got = table[table["method"].isin(METHODS)].groupby("method")["random_pairs"].first()
     assert got.to_dict() == pytest.approx(wanted.to_dict())
-    assert set(table[table["method"] == ""]["metric"]) == {"target_change", "prediction_change"}
+    assert set(table["method"]) == {*METHODS, f"{BASELINE}edges"}
 
 
 def test_spread_of_a_cascade_is_over_cases_and_seeds() -> None:
@@ -370,11 +372,16 @@ def test_grids_show_the_kept_planes(tables: Tables) -> None:
         "model == @MODELS[0] and case == 'case 1' and target == 'liver' and method == 'gradient' "
         "and metric == 'average_precision'"
     )
-    assert cases[0]["rows"][0]["cells"][1]["text"] == number(one["value"].item(), 2)
+    told = f"{number(one['value'].item(), 2)} (volume)"
+    assert cases[0]["rows"][0]["cells"][1]["text"] == told
     assert (zero["height"], zero["width"]) == (192, 144)  # planes of 48 × 36
     (cascade,) = grids.of_cascades(MODELS[0])
     assert cascade["heads"] == ["trained", "step 1", "step 2", "step 3"]
-    assert (cascade["case"], cascade["target"]) == ("case 1", "liver")
+    dice = tables.assessment.scores.query(
+        "model == @MODELS[0] and target == 'liver' and metric == 'model_dice'"
+    ).set_index("case")["value"]
+    nearest = (dice[["case 1", "case 2"]] - dice.median()).abs().idxmin()
+    assert (cascade["case"], cascade["target"]) == (nearest, "liver")
     assert [row["name"] for row in cascade["rows"]] == [*METHODS, "random", "edges"]
 
 

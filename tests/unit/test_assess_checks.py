@@ -11,6 +11,7 @@ import pytest
 from voxplain.assess.checks import checks_of
 from voxplain.assess.checks_thresholds import Thresholds
 from voxplain.assess.checks_verdicts import BY_INTERVAL, CHECKS
+from voxplain.assess.settings import GROUPS
 from voxplain.errors import LabelError, MethodError
 from voxplain.records.assessment import RANDOM_PAIRS, REPEAT, SCORES
 from voxplain.records.metric import Metric
@@ -147,6 +148,11 @@ def test_few_patients_are_told_and_not_judged_by_an_interval():
     for code in BY_INTERVAL:
         assert found[code][0] == "skipped"
         assert "(VX207): 5 patients" in found[code][1]
+    # what is skipped for another reason is not told there
+    gone = {REPEAT, "top_down:2", "top_down:10", "normalised_average_precision"}
+    rows = [r for r in plant(GOOD, n=5) + trivial(5) if not gone & {r["stage"], r["metric"]}]
+    fewer = judge(rows)["VX207"][1]
+    assert fewer.endswith("not judged: VX202, VX209")
     rest = set(CHECKS) - {*BY_INTERVAL, "VX207"}
     assert {found[code][0] for code in rest} == {"passed"}
     # many cases of few patients are few patients
@@ -161,15 +167,29 @@ def test_what_was_not_computed_is_skipped():
     passed = {code for code, (outcome, _) in found.items() if outcome == "passed"}
     assert passed == {"VX207", "VX211"}
     assert {outcome for outcome, _ in found.values()} == {"passed", "skipped"}
-    assert found["VX201"][1] == "no top_down randomisation was run"
-    assert found["VX204"][1] == "energy_in_body was not computed"
+    assert found["VX201"][1] == (
+        "no top_down randomisation was run; add randomisation to --metrics"
+    )
+    assert found["VX204"][1] == "energy_in_body was not computed; add utility to --metrics"
+    assert found["VX208"][1] == "leakage was not computed; add curves to --metrics"
+    assert found["VX202"][1].endswith("add utility or faithfulness to --metrics")
     assert (
         "no ssim of random pairs"
         in judge([row(i, "ssim", 0.1, stage="top_down:3") for i in range(8)])["VX201"][1]
     )
     only = [row(i, "ssim", 1.0, stage="top_down:0") for i in range(8)]
-    assert judge(only)["VX201"][1] == "no top_down randomisation was run"
+    assert judge(only)["VX201"][1].startswith("no top_down randomisation was run")
     assert judge(only)["VX211"] == ("skipped", "no original map was scored")
+
+
+def test_what_was_asked_for_and_is_not_there_has_a_reason():
+    found = judge([row(i, "map_peak", 0.5) for i in range(8)], groups=GROUPS)
+    assert found["VX204"] == ("not applicable", "energy_in_body: no case has air around the body")
+    assert found["VX205"][0] == found["VX206"][0] == "not applicable"
+    assert "no true mask or box" in found["VX205"][1]
+    assert found["VX208"] == ("skipped", "leakage was not computed")
+    assert found["VX201"][1].endswith("add --order top_down")
+    assert not any("--metrics" in evidence for _, evidence in found.values())
 
 
 def test_what_has_no_value_is_not_applicable_with_its_flags():

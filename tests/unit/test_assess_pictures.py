@@ -44,9 +44,18 @@ def test_a_picture_is_shown_whole() -> None:
     plane = plane_through(np.zeros(flat.shape, bool), flat)
     assert np.array_equal(plane.pixels(values), values)
     shown, low, high = picture(plane, values, None)
-    assert (low, high) == (0.0, 44.0)
+    assert (low, high) == (0.0, np.percentile(values, 99.5))
     assert shown[0, 0] == 0
     assert shown[-1, -1] == 255
+
+
+def test_one_voxel_does_not_make_the_others_black() -> None:
+    flat = Grid((40, 50), np.eye(3))
+    values = np.full((40, 50), 2.0)
+    values[3, 4] = 1000.0
+    shown, _, high = picture(plane_through(np.zeros(flat.shape, bool), flat), values, 0.0)
+    assert high == 2.0
+    assert (shown == 255).all()
 
 
 def test_a_constant_map_is_black() -> None:

@@ -13,14 +13,19 @@ import pytest
 import torch
 
 from voxplain.assess.asked import Asked
+from voxplain.assess.metric_groups import GROUPS_OF
 from voxplain.assess.metrics import METRICS
+from voxplain.assess.price import PICTURES, prices_of
 from voxplain.assess.rows import ListedCase
 from voxplain.assess.run import assess
-from voxplain.assess.settings import GROUPS, AssessSettings
+from voxplain.assess.settings import GROUPS, AssessSettings, Group
 from voxplain.assess.subject import Subject
 from voxplain.attribution import Gradient, IntegratedGradients, Shapley
+from voxplain.attribution.methods import PRESETS
+from voxplain.attribution.words import methods_of
 from voxplain.errors import DataError, MethodError, OutputError, VoxplainError
 from voxplain.inference.compute import Compute
+from voxplain.inference.pipeline import Passes
 from voxplain.models import wrap
 from voxplain.models.model import Model
 from voxplain.records.assessment import SCORES, Assessment
@@ -197,15 +202,93 @@ def test_batch_size_and_order_of_cases_do_not_matter(light: Assessment, tmp_path
     pd.testing.assert_frame_equal(found[is_rank], wanted[is_rank], rtol=1e-2, atol=1e-2)
 
 
-def test_passes_are_told_before(tmp_path: Path) -> None:
-    groups = ("faithfulness", "stability", "fills", "complexity")
-    wanted = asked(
-        settings=replace(SETTINGS, groups=groups), models={"a": model_of(0)}, cases=listed(1)
-    )
-    (parts,) = wanted.estimate().values()
+@pytest.mark.parametrize(
+    ("groups", "n_smooth", "n_models"),
+    [
+        (("faithfulness", "stability", "fills", "complexity"), 1, 1),
+        (("randomisation", "complexity"), 1, 1),
+        (("randomisation", "agreement"), 2, 2),
+        (("agreement",), 2, 2),
+        (("curves",), 1, 1),
+    ],
+)
+def test_passes_are_told_before(
+    tmp_path: Path, groups: tuple[Group, ...], n_smooth: int, n_models: int
+) -> None:
+    settings = replace(
+        SETTINGS, groups=groups, n_smooth=n_smooth, n_randomisations=2,
+        orders=("top_down", "independent"), n_stages=9,
+    )  # fmt: skip
+    models = {label: model_of(i) for i, label in enumerate("ab"[:n_models])}
+    wanted = asked(settings=settings, models=models, cases=listed(1), methods={"ig": METHODS["ig"]})
+    told = [price.passes(1, settings.n_pictures) for price in prices_of(wanted).values()]
     cost = assess(wanted, tmp_path).provenance.cost
-    assert cost.n_backward == sum(one.n_backward for one in parts.values())
-    assert cost.n_forward == sum(one.n_forward for one in parts.values())
+    assert cost.n_backward == sum(one.n_backward for one in told)
+    n_forward = sum(one.n_forward for one in told)
+    if groups == ("curves",):  # the most that they can take
+        assert 0.5 * n_forward < cost.n_forward <= n_forward
+    else:
+        assert cost.n_forward == n_forward
+
+
+def test_only_cases_with_pictures_pay_for_them_and_time_is_per_pass() -> None:
+    few = replace(SETTINGS, groups=("randomisation",))
+    wanted = asked(settings=few, models={"a": model_of(0)}, methods={"ig": METHODS["ig"]})
+    (price,) = prices_of(wanted).values()
+    cut = price.parts[PICTURES].n_forward
+    assert cut > 0
+    rest = price.passes(1, 0).n_forward
+    assert [price.passes(3, n).n_forward - 3 * rest for n in (0, 1, 2, 9)] == [
+        0, cut, 2 * cut, 3 * cut,
+    ]  # fmt: skip
+    assert price.forward_seconds > 0
+    assert price.seconds(Passes(4, 3)) == pytest.approx(10 * price.forward_seconds)
+
+
+@pytest.mark.parametrize("group", GROUPS)
+def test_a_group_gives_the_metrics_that_are_told_of_it(tmp_path: Path, group: Group) -> None:
+    settings = replace(SETTINGS, groups=(group,), n_stages=1)
+    methods = {"ig": METHODS["ig"]}
+    found = set(assess(asked(settings=settings, methods=methods), tmp_path).scores["metric"])
+    always = {name for name, groups in GROUPS_OF.items() if not groups}
+    wanted = {name for name, groups in GROUPS_OF.items() if group in groups} | always
+    needs_more = {
+        "energy_in_body", "faithfulness_correlation_agg2exp",
+        "faithfulness_correlation_supervoxels", "infidelity_supervoxels",
+        "infidelity_raw_supervoxels", "legacy_auprc", "legacy_ssim", "legacy_ssim_area",
+        "model_probability", "prediction_flip",
+    }  # fmt: skip
+    assert found == wanted - needs_more
+
+
+def test_parts_are_counted_and_those_taken_up_come_first(tmp_path: Path) -> None:
+    few = {"settings": replace(SETTINGS, groups=("complexity",)), "models": {"a": model_of(0)}}
+    told: list[tuple[int, int]] = []
+    assess(asked(**few), tmp_path, finished=lambda *numbers: told.append(numbers))
+    assert told == [(0, 2), (1, 2), (2, 2)]
+    told.clear()
+    assess(asked(**few), tmp_path, finished=lambda *numbers: told.append(numbers))
+    assert told == [(2, 2)]
+
+
+def test_the_method_at_fault_is_named_with_what_to_write(tmp_path: Path) -> None:
+    methods = {
+        "agg2exp-gradient": PRESETS["agg2exp-gradient"],
+        "cubes": Shapley("cubes:64", exact=2, samples=8),
+    }
+    wanted = asked(methods=methods, settings=replace(SETTINGS, groups=("complexity",)))
+    for price in (lambda: prices_of(wanted), lambda: assess(wanted, tmp_path)):
+        with pytest.raises(MethodError, match="method cubes: a game has") as fault:
+            price()
+        text = str(fault.value)
+        assert text.endswith("leave it out: --methods agg2exp-gradient")
+        line = text.partition("write --methods ")[2].partition(", or")[0]
+        changed = methods_of(line.split(","), "--methods")
+        assert changed["agg2exp-gradient"] == methods["agg2exp-gradient"]
+        other = changed["shapley"]
+        assert isinstance(other, Shapley)
+        assert other == replace(methods["cubes"], samples=other.samples)
+        prices_of(replace(wanted, methods=changed))
 
 
 CLASSES = ("normal", "ill", "odd")
@@ -276,7 +359,12 @@ def test_faults(changes: dict[str, Any], fault: type[VoxplainError], words: str)
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"groups": ("faithfullness",)}, "faithfulness"),
+        ({"groups": ("faithfullness",)}, "--metrics: no group 'faithfullness'; did you mean"),
+        ({"groups": ("xyzzy",)}, "no group 'xyzzy'. Known: faith"),
+        ({"groups": ("average_precision",)}, "a metric of the group utility; write --metrics"),
+        ({"groups": ("ssim",)}, "the group randomisation and the group agreement"),
+        ({"groups": ("map_peak",)}, "always measured"),
+        ({"baselines": ("foo",)}, "--baseline: no trivial map 'foo'. Known: random"),
         ({"orders": ("sideways",)}, "top_down"),
         ({"preset": "other"}, "arun2021"),
         ({"n_runs": 2}, "n_runs is at least 3"),

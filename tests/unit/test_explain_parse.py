@@ -51,6 +51,16 @@ def test_texts(text: str, target: ClassTarget | Difference, name: str) -> None:
     assert target_of(text).name == name
 
 
+@pytest.mark.parametrize("text", ["spleen", " Spleen "])
+def test_a_bare_name_of_a_class_is_told_how_to_be_written(text: str) -> None:
+    with pytest.raises(TargetError, match="did you mean class:spleen"):
+        targets_of([text], INFO.class_names)
+    with pytest.raises(TargetError, match="write all, class:NAME"):
+        targets_of([text], ["liver"])
+    # a word of the language stays one where a class has its name
+    assert targets_of("everywhere", ["everywhere"]) == [ClassTarget(None, Everywhere())]
+
+
 def test_all_and_several() -> None:
     names = [target.name for target in targets_of("all", INFO.class_names)]
     assert names == ["background", "liver", "spleen"]

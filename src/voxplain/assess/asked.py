@@ -10,7 +10,6 @@ from typing import Any
 
 from voxplain.assess.average_mask import AverageMask
 from voxplain.assess.case_scores import CaseScores, check_labels
-from voxplain.assess.random_entropy import Smoothed
 from voxplain.assess.rows import ListedCase
 from voxplain.assess.settings import AssessSettings
 from voxplain.assess.subject import Subject
@@ -20,8 +19,9 @@ from voxplain.attribution.parse import targets_of
 from voxplain.attribution.targets import ClassTarget, Difference, Target
 from voxplain.errors import DataError, TargetError
 from voxplain.inference.compute import Compute
-from voxplain.inference.pipeline import Passes, open_pipeline
+from voxplain.inference.pipeline import Pipeline, open_pipeline
 from voxplain.models.model import Model
+from voxplain.records.unfinished import plan_digest
 from voxplain.space.labelmap import nearest
 
 
@@ -94,6 +94,11 @@ class Asked:
         return has_rival and len(self.cases) > 1
 
     @property
+    def has_smooth(self) -> bool:
+        """Whether maps are also averaged over noise, to be compared with those of a cascade."""
+        return self.settings.n_smooth > 1 and (self.needs_kept or self.has_pairs)
+
+    @property
     def has_pairs(self) -> bool:
         """Whether models are compared."""
         return self.settings.has("agreement") and len(self.models) > 1
@@ -110,9 +115,13 @@ class Asked:
     def open(self, model: Model, subject: Subject) -> Iterator[CaseScores]:
         """Open a case and model for scores; the model comes back unchanged."""
         with open_pipeline(model, subject.image, self.compute) as pipeline:
-            targets = self.bound(model)
-            question = ask(pipeline, subject.image, targets, None, self.seed)
-            yield CaseScores(question, targets, subject, self.settings, self.averages)
+            yield self.scores_on(pipeline, model, subject)
+
+    def scores_on(self, pipeline: Pipeline, model: Model, subject: Subject) -> CaseScores:
+        """Ask about the targets on an open case and model."""
+        targets = self.bound(model)
+        question = ask(pipeline, subject.image, targets, None, self.seed)
+        return CaseScores(question, targets, subject, self.settings, self.averages)
 
     def keys(self) -> list[tuple[str, ...]]:
         """Parts of the work, in an order in which each finds what it needs."""
@@ -148,38 +157,14 @@ class Asked:
             "compute": self.compute.to_dict(),
         }
 
+    def digest(self) -> str:
+        """Hash of all that decides the result, the cases' files included."""
+        return plan_digest(None, {**self.plan(), "also": self.extra, "files": self.stamps()}, "")
+
     def stamps(self) -> dict[str, str]:
         """Hashes of the cases' files and patients."""
         told = {one.name: f"{one.stamp} {one.patient}" for one in self.cases}
         return {name: hashlib.sha256(text.encode()).hexdigest() for name, text in told.items()}
-
-    def estimate(self) -> dict[str, dict[str, Passes]]:
-        """Tell the passes of each part of the first case, by model.
-
-        Notes
-        -----
-        Predicts the first case with every model. Of curves the most that they can take; of
-        cascades those of the maps, once for the trained and for each random network.
-        """
-        found = {}
-        subject = self.cases[0].read()
-        for label, model in self.models.items():
-            with self.open(model, subject) as scores:
-                parts = {"prediction": Passes(scores.question.pipeline.n_passes)}
-                parts |= scores.passes(self.methods)
-                if self.settings.has("randomisation"):
-                    settings = self.settings
-                    n = settings.n_randomisations * len(settings.orders)
-                    n *= (settings.n_stages + 1) * settings.n_smooth
-                    for name, one in self.methods.items():
-                        once = one.passes(scores.question)
-                        if settings.n_smooth > 1 and self.needs_kept:
-                            smooth = Smoothed(one, settings.n_smooth).passes(scores.question)
-                            parts[f"smooth maps: {name}"] = smooth
-                        part = Passes(n * once.n_forward, n * once.n_backward)
-                        parts[f"randomisation: {name}"] = part
-                found[label] = parts
-        return found
 
 
 def class_names(target: Target) -> list[str]:

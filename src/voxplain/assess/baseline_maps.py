@@ -87,6 +87,11 @@ def baseline_map(
     return np.array(np.broadcast_to(found, (len(question.targets), *shape)))[:, None]
 
 
+def given_file(pattern: str, case: str, target: str) -> Path:
+    """Return the file of a given map; ``{case}`` and ``{target}`` in the pattern are replaced."""
+    return Path(pattern.replace("{case}", case).replace("{target}", target))
+
+
 def edges(image: Volume) -> Floats:
     """Return the magnitude of the gradient by Sobel's filter, summed over channels.
 
@@ -193,7 +198,7 @@ def _average_mask(question: Question, averages: Mapping[str, AverageMask]) -> Fl
 def _given(pattern: str, question: Question) -> Floats:
     image, maps = question.pipeline.image, []
     for target in question.targets:
-        file = Path(pattern.replace("{case}", image.name).replace("{target}", target.name))
+        file = given_file(pattern, image.name, target.name)
         found = read_image(file)
         if found.n_channels != 1:
             raise MethodError(

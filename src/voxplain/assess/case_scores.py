@@ -32,6 +32,7 @@ from voxplain.assess.leakage import FRACTION, leakage
 from voxplain.assess.legacy_auprc import legacy_auprc
 from voxplain.assess.legacy_map import legacy_map
 from voxplain.assess.map_peak import map_peak
+from voxplain.assess.method_words import named
 from voxplain.assess.removal import Remover
 from voxplain.assess.removal_curves import Curver, curve_passes
 from voxplain.assess.removed import Removals
@@ -152,7 +153,10 @@ class CaseScores:
         """
         question, settings = self.question, self.settings
         n_methods, n_maps = len(methods), len(methods) + len(self.baselines)
-        found = {f"maps: {label}": one.passes(question) for label, one in methods.items()}
+        found = {}
+        for label, method in methods.items():
+            with named(label, methods, question):
+                found[f"maps: {label}"] = method.passes(question)
         for kind, remover in self.removers.items():
             found[f"faithfulness ({kind}), {SHARED}"] = remover.passes()
         if settings.has("curves"):
@@ -164,9 +168,10 @@ class CaseScores:
                 found[f"stability: {label}"] = stability_passes(question, method, self.changes)
         if settings.has("fills"):
             for label, method in methods.items():
-                other = fills.with_other_fill(method, question)
-                if other is not None:
-                    found[f"fills: {label}"] = other.passes(question)
+                with named(label, methods, question):
+                    other = fills.with_other_fill(method, question)
+                    if other is not None:
+                        found[f"fills: {label}"] = other.passes(question)
         return found
 
     # -- scores -------------------------------------------------------------------------
@@ -198,7 +203,9 @@ class CaseScores:
     ) -> Iterator[tuple[str, Maps, list[tuple[int, str, Measured]]]]:
         """Make and score the maps of every method and trivial map; yield label, maps, scores."""
         for label, method in methods.items():
-            yield label, *self.of_method(method)
+            with named(label, methods, self.question):
+                maps, found = self.of_method(method)
+            yield label, maps, found
         for name in self.baselines:
             yield label_of(name), *self.of_baseline(name)
 

@@ -25,6 +25,7 @@ def checks_of(
     comparisons: pd.DataFrame,
     metrics: Sequence[Metric],
     *,
+    groups: Collection[str] = (),
     ignore: Collection[str] = (),
     thresholds: Thresholds = DEFAULTS,
     n_boot: int = 2000,
@@ -43,6 +44,9 @@ def checks_of(
         Of these scores, from `voxplain.study.score_comparison.comparisons_of`.
     metrics
         Meaning of the metrics; their direction is read.
+    groups
+        Groups of metrics that were asked for: what was not computed is then told with its reason,
+        else with the group to ask for.
     ignore
         Codes not to be told.
     thresholds
@@ -89,7 +93,7 @@ def checks_of(
         if not method or method.startswith(BASELINE):
             continue
         subject = Subject(
-            model, method, scores, summary, comparisons, metrics, thresholds, draws
+            model, method, scores, summary, comparisons, metrics, thresholds, draws, groups
         )  # fmt: skip
         for code, check in CHECKS.items():
             verdict = IGNORED if code in ignore else check(subject)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,6 +11,7 @@ import pandas as pd
 
 from voxplain.assess.checks_thresholds import Thresholds
 from voxplain.assess.map_peak import METRIC as PEAK
+from voxplain.assess.metric_groups import GROUPS_OF
 from voxplain.records.assessment import ALL_TARGETS, BASELINE, ORIGINAL, RANDOM_PAIRS
 from voxplain.records.finding import Outcome
 from voxplain.records.metric import CONSTANT_MAP, EMPTY_MAP, Metric
@@ -64,6 +65,8 @@ class Subject:
         Of the checks.
     draws
         For intervals of differences.
+    groups
+        Groups of metrics that were asked for.
     """
 
     model: str
@@ -74,6 +77,7 @@ class Subject:
     metrics: Sequence[Metric]
     limits: Thresholds
     draws: Draws
+    groups: Collection[str] = ()
 
     def mean(self, metric: str) -> Mean | None:
         """Return the mean over all cases and targets of the original maps; None: not computed."""
@@ -87,6 +91,13 @@ class Subject:
             float(row["mean"]), float(row["low"]), float(row["high"]), int(row["n"]),
             int(row["n_patients"]), int(row["n_undefined"]),
         )  # fmt: skip
+
+    def missing(self, *metrics: str) -> str:
+        """Tell which group to ask for to get metrics; nothing if one was asked for already."""
+        wanted = list(dict.fromkeys(group for one in metrics for group in GROUPS_OF.get(one, ())))
+        if not wanted or set(wanted) & set(self.groups):
+            return ""
+        return f"; add {' or '.join(wanted)} to --metrics"
 
     def undefined(self, metric: str) -> str:
         """Tell why a metric has no value at all: its flags, and how many scores there are."""

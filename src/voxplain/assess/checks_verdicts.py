@@ -8,24 +8,36 @@ from types import MappingProxyType
 
 import numpy as np
 
+from voxplain.assess.cascade import PREDICTION_CHANGE
 from voxplain.assess.checks_subject import Mean, Subject, Verdict
+from voxplain.assess.performance import PREDICTION_AGREEMENT
 from voxplain.records.assessment import BASELINE, RANDOM_PAIRS, REPEAT
 
 BY_INTERVAL = ("VX201", "VX202", "VX205", "VX209", "VX212")
 """Checks whose verdict is drawn from an interval over patients."""
 
 _STABILITY = ("stability_flip", "stability_shift", "stability_noise")
+_ABSENT = {
+    "energy_in_body": "no case has air around the body",
+    "normalised_average_precision": "no true mask or box of a target is known in any case",
+    "fill_agreement": "the method has no fill",
+}
+"""Why a metric is not there though its group was asked for."""
+_TOO_FEW = "too few to say (VX207): "
 
 
 def _too_few(subject: Subject, n_patients: int) -> Verdict:
     needed = subject.limits.n_patients
-    return "skipped", f"too few to say (VX207): {n_patients} patients, at least {needed} are needed"
+    return "skipped", f"{_TOO_FEW}{n_patients} patients, at least {needed} are needed"
 
 
 def _mean_or_reason(subject: Subject, metric: str) -> Mean | Verdict:
     mean = subject.mean(metric)
     if mean is None:
-        return "skipped", f"{metric} was not computed"
+        hint = subject.missing(metric)
+        if not hint and metric in _ABSENT:
+            return "not applicable", f"{metric}: {_ABSENT[metric]}"
+        return "skipped", f"{metric} was not computed{hint}"
     if not mean.n:
         return "not applicable", subject.undefined(metric)
     return mean
@@ -57,13 +69,18 @@ def _above_zero(subject: Subject, *, metric: str) -> Verdict:
 def _randomisation(subject: Subject) -> Verdict:
     step = subject.last_step()
     if step is None:
-        return "skipped", f"no {subject.limits.order} randomisation was run"
+        hint = subject.missing(PREDICTION_CHANGE.name) or f"; add --order {subject.limits.order}"
+        return "skipped", f"no {subject.limits.order} randomisation was run{hint}"
     return _against_random_pairs(subject, step, is_below=True)
 
 
 def _repeatability(subject: Subject) -> Verdict:
     if not len(subject.rows(REPEAT)):
-        return "skipped", "maps of a second training were not compared; give two models or more"
+        hint = subject.missing(PREDICTION_AGREEMENT.name)
+        return (
+            "skipped",
+            f"maps of a second training were not compared; give two models or more{hint}",
+        )
     return _against_random_pairs(subject, REPEAT, is_below=False)
 
 
@@ -113,7 +130,8 @@ def _trivial_maps(subject: Subject) -> Verdict:
         )
     if not told:
         wanted = " nor ".join(subject.limits.deciding)
-        return "skipped", f"neither {wanted} was compared with a trivial map"
+        hint = subject.missing(*subject.limits.deciding)
+        return "skipped", f"neither {wanted} was compared with a trivial map{hint}"
     if min(n_fewest) < subject.limits.n_patients:
         return _too_few(subject, min(n_fewest))
     return "issue" if is_beaten else "passed", "; ".join(told)
@@ -125,7 +143,7 @@ def _unstable(subject: Subject) -> Verdict:
     known = {name: subject.mean(name) for name in lines}
     computed = {name: mean for name, mean in known.items() if mean is not None}
     if not computed:
-        return "skipped", f"none of {', '.join(lines)} was computed"
+        return "skipped", f"none of {', '.join(lines)} was computed{subject.missing(*lines)}"
     defined = {name: mean for name, mean in computed.items() if mean.n}
     if not defined:
         return "not applicable", "; ".join(subject.undefined(name) for name in computed)
@@ -148,8 +166,10 @@ def _patients(subject: Subject) -> Verdict:
     n, needed = subject.n_patients(), subject.limits.n_patients
     if n >= needed:
         return "passed", f"{n} patients, at least {needed} are needed"
-    codes = ", ".join(BY_INTERVAL)
-    return "issue", f"{n} patients, at least {needed} are needed; not judged: {codes}"
+    judged = {code: CHECKS[code](subject) for code in BY_INTERVAL}
+    codes = [code for code, (_, evidence) in judged.items() if evidence.startswith(_TOO_FEW)]
+    told = f"; not judged: {', '.join(codes)}" if codes else ""
+    return "issue", f"{n} patients, at least {needed} are needed{told}"
 
 
 def _dead_maps(subject: Subject) -> Verdict:

@@ -15,7 +15,7 @@ METRIC = Metric(
     low=0.0,
     high=1.0,
     summary="share of the map's magnitudes that lies in the body",
-    policy="an empty map has no value; not told of images without air around the body",
+    policy="an empty map has no value; no row for images without air around the body",
     source="voxplain",
 )
 

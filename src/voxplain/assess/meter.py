@@ -8,6 +8,8 @@ from voxplain.attribution.question import Question
 from voxplain.inference.pipeline import Passes
 
 Progress = Callable[[int, int], None]
+Finished = Callable[[int, int], None]
+"""Called with parts that are finished, and parts in all."""
 
 
 class Meter:

@@ -16,7 +16,7 @@ from voxplain.errors import RecordError
 from voxplain.records.archive import read_json, write_json
 from voxplain.records.finding import Finding
 from voxplain.records.provenance import Cost
-from voxplain.records.unfinished import plan_digest
+from voxplain.records.unfinished import PLAN_FILE, plan_digest, remove_parts
 from voxplain.space.write import atomic_file
 
 _PART, _VERSION = "voxplain assessment part", 1
@@ -130,6 +130,11 @@ class Parts:
                 "facts": part.facts,
             },
         )
+
+    def drop_empty(self) -> None:
+        """Remove the folder if no part is finished: other settings may be tried in its place."""
+        if all(file.name == PLAN_FILE for file in self._folder.glob("*.json")):
+            remove_parts(self._folder)
 
     def _path(self, key: Sequence[str]) -> Path:
         cases = [name for name in key if name in self._stamps] or sorted(self._stamps)

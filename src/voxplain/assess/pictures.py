@@ -15,6 +15,8 @@ from voxplain.space.plane import Plane
 
 Floats = NDArray[np.floating[Any]]
 
+_WHITE = 99.5
+
 
 def plane_through(mask: NDArray[np.bool_], grid: Grid) -> Plane:
     """Return the axial plane with most voxels of a mask, all of a picture.
@@ -46,13 +48,17 @@ def picture(
     plane
         Which.
     values
-        (*shape); 255 is the largest of the whole volume.
+        (*shape); 255 is the 99.5th percentile of the plane, or its largest value where that is
+        not above `low`: one voxel of the volume does not make all others black.
     low
-        What 0 stands for; None: the smallest of the whole volume.
+        What 0 stands for; None: the smallest of the plane.
     """
-    start = float(values.min(initial=np.inf)) if low is None else low
-    stop = float(values.max(initial=start))
-    scaled = (plane.pixels(values) - start) / (stop - start if stop > start else 1.0)
+    cut = plane.pixels(values)
+    start = float(cut.min(initial=np.inf)) if low is None else low
+    stop = float(np.percentile(cut, _WHITE))
+    if stop <= start:
+        stop = float(cut.max(initial=start))
+    scaled = (cut - start) / (stop - start if stop > start else 1.0)
     return np.rint(np.clip(scaled, 0, 1) * 255).astype(np.uint8), start, stop
 
 

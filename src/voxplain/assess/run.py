@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
 from voxplain.assess.asked import Asked
 from voxplain.assess.checks import checks_of
-from voxplain.assess.meter import Meter, Progress
+from voxplain.assess.finished import DIGEST
+from voxplain.assess.meter import Finished, Meter, Progress
 from voxplain.assess.metrics import metrics_of
 from voxplain.assess.parts import Part, Parts
 from voxplain.assess.subject import Subject
@@ -22,7 +23,12 @@ from voxplain.study.score_comparison import comparisons_of
 from voxplain.study.score_summary import summary_of
 
 
-def assess(asked: Asked, unfinished: Path, progress: Progress | None = None) -> Assessment:
+def assess(
+    asked: Asked,
+    unfinished: Path,
+    progress: Progress | None = None,
+    finished: Finished | None = None,
+) -> Assessment:
     """Measure everything that is not measured yet, and conclude.
 
     Parameters
@@ -33,6 +39,9 @@ def assess(asked: Asked, unfinished: Path, progress: Progress | None = None) -> 
         Folder for finished parts; the caller removes it when the result is safe.
     progress
         Called with passes done and in all, as far as known.
+    finished
+        Called with parts that are finished and in all: first with those of an earlier run, then
+        after each.
 
     Returns
     -------
@@ -48,7 +57,34 @@ def assess(asked: Asked, unfinished: Path, progress: Progress | None = None) -> 
     parts = Parts(unfinished, {**asked.plan(), "also": asked.extra}, asked.stamps())
     keys = asked.keys()
     meter = Meter(progress, len(keys))
+    try:
+        _measure(asked, keys, parts, meter, finished)
+    except BaseException:
+        parts.drop_empty()
+        raise
+    found = {key: parts.read(key) for key in keys}
+    planes = {
+        name: pixels
+        for key, part in found.items()
+        if part.pictures
+        for name, pixels in parts.arrays(key).items()
+        if name.startswith("plane:")
+    }
+    return replace(_concluded(asked, found), planes=planes)
+
+
+def _measure(
+    asked: Asked,
+    keys: Sequence[tuple[str, ...]],
+    parts: Parts,
+    meter: Meter,
+    finished: Finished | None,
+) -> None:
+    """Measure what is not measured yet, part by part."""
     subject: Subject | None = None
+    n_finished = sum(parts.has(key) for key in keys)
+    if finished is not None:
+        finished(n_finished, len(keys))
     for key in keys:
         if parts.has(key):
             meter.skip()
@@ -60,7 +96,7 @@ def assess(asked: Asked, unfinished: Path, progress: Progress | None = None) -> 
                 part = models_part(asked, key[2], parts)
             else:
                 if subject is None or subject.image.name != key[2]:
-                    subject = asked.case(key[2]).read()
+                    subject = _read(asked, key[2])
                 if key[0] == "scores":
                     part = scores_part(asked, key[1], subject, meter)
                 else:
@@ -69,15 +105,20 @@ def assess(asked: Asked, unfinished: Path, progress: Progress | None = None) -> 
             raise type(error)(f"{' · '.join(filter(None, key))}: {error}") from error
         parts.write(key, part)
         meter.finish()
-    found = {key: parts.read(key) for key in keys}
-    planes = {
-        name: pixels
-        for key, part in found.items()
-        if part.pictures
-        for name, pixels in parts.arrays(key).items()
-        if name.startswith("plane:")
-    }
-    return replace(_concluded(asked, found), planes=planes)
+        n_finished += 1
+        if finished is not None:
+            finished(n_finished, len(keys))
+
+
+def _read(asked: Asked, case: str) -> Subject:
+    """Read a case when it is its turn."""
+    try:
+        return asked.case(case).read()
+    except VoxplainError as error:
+        raise type(error)(
+            f"{error}; finished parts are kept: once the case can be read, the same command goes "
+            "on (without --restart); voxplain data check --full finds all such cases"
+        ) from error
 
 
 def _concluded(asked: Asked, found: Mapping[tuple[str, ...], Part]) -> Assessment:
@@ -97,7 +138,9 @@ def _concluded(asked: Asked, found: Mapping[tuple[str, ...], Part]) -> Assessmen
         stages=stages.drop_duplicates(ignore_index=True),
         pictures=pictures,
         metrics=metrics,
-        findings=checks_of(scores, summary, comparisons, metrics, seed=asked.seed),
+        findings=checks_of(
+            scores, summary, comparisons, metrics, groups=asked.settings.groups, seed=asked.seed
+        ),
         provenance=_provenance(asked, found),
     )
 
@@ -113,7 +156,7 @@ def _provenance(asked: Asked, found: Mapping[tuple[str, ...], Part]) -> Provenan
         case=f"{len(asked.cases)} case{'s' if len(asked.cases) > 1 else ''}",
         image_sha256=_joined(images.values()),
         method="; ".join(asked.methods),
-        parameters={**asked.plan(), "images": images},
+        parameters={**asked.plan(), "images": images, DIGEST: asked.digest()},
         seed=asked.seed,
         cost=Cost(
             sum(cost.n_forward for cost in costs),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal, get_args
 
@@ -105,14 +106,18 @@ class AssessSettings:
 
     def _check_words(self) -> None:
         known_maps = (*BASELINES, f"{GIVEN}FILE")
-        words = {"groups": GROUPS, "orders": get_args(Order), "baselines": known_maps}
-        for name, known in words.items():
+        words: tuple[tuple[str, str, str, Sequence[str]], ...] = (
+            ("--metrics", "group", "groups", GROUPS),
+            ("--order", "order", "orders", get_args(Order)),
+            ("--baseline", "trivial map", "baselines", known_maps),
+        )
+        for option, what, name, known in words:
             chosen = getattr(self, name)
             for word in chosen:
                 if word not in known and not (name == "baselines" and word.startswith(GIVEN)):
-                    raise MethodError(f"{name}: no {word!r}{nearest(word, list(known))}")
+                    raise MethodError(f"{option}: {_unknown(word, what, known)}")
             if len(set(chosen)) < len(chosen):
-                raise MethodError(f"{name} holds a word twice: {', '.join(chosen)}")
+                raise MethodError(f"{option} holds a word twice: {', '.join(chosen)}")
         if self.preset not in get_args(Preset):
             raise MethodError(f"preset is one of {', '.join(get_args(Preset))}, got {self.preset}")
         kinds = [kind.partition(":")[0] for kind in self.removals]
@@ -130,3 +135,17 @@ class AssessSettings:
         """Plain values, for the plan and for provenance."""
         values = {one.name: getattr(self, one.name) for one in fields(self)}
         return {**values, "fill": str(self.fill)}
+
+
+def _unknown(word: str, what: str, known: Sequence[str]) -> str:
+    """Tell what is known in place of a word; of the name of a metric its group."""
+    from voxplain.assess.metric_groups import GROUPS_OF  # which needs the groups above
+
+    if what == "group" and word in GROUPS_OF:
+        groups = GROUPS_OF[word]
+        if not groups:
+            return f"{word} is a metric, not a group, and is always measured; leave it out"
+        told = " and ".join(f"the group {group}" for group in groups)
+        return f"{word} is a metric of {told}; write --metrics {groups[0]}"
+    hint = nearest(word, list(known))
+    return f"no {what} {word!r}{'' if hint.startswith(';') else '.'}{hint}"

@@ -60,7 +60,7 @@ def scores_part(asked: Asked, label: str, subject: Subject, meter: Meter) -> Par
             magnitude = maps.magnitude().astype(np.float32)
             if method in asked.methods and needs_kept:
                 kept[method] = magnitude
-                if asked.settings.n_smooth > 1:  # compared with maps that are as smooth
+                if asked.has_smooth:  # compared with maps that are as smooth
                     smooth = Smoothed(asked.methods[method], asked.settings.n_smooth)
                     kept[method] = smooth(question).magnitude().astype(np.float32)
             if is_shown:

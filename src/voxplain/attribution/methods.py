@@ -119,8 +119,9 @@ def method_of(method: str | Method, settings: Mapping[str, str] | None = None) -
     for name, text in (settings or {}).items():
         if name not in {f.name for f in fields(kind)}:  # type: ignore[arg-type]
             known = [f.name for f in fields(kind)]  # type: ignore[arg-type]
-            hint = nearest(name, known) if known else "; it has none"
-            raise MethodError(f"{method} has no setting {name!r}{hint}")
+            if not known:
+                raise MethodError(f"{method} has no settings; got {name!r}")
+            raise MethodError(f"{method} has no setting {name!r}{nearest(name, known)}")
         values[name] = _value(name, text, hints[name])
     return kind(**values)
 

@@ -39,7 +39,7 @@ def targets_of(
     targets
         One or several; see the module for the texts.
     class_names
-        Classes that ``all`` stands for.
+        Classes that ``all`` stands for, and whose bare names are refused with what to write.
     score, reduction
         For the targets made from text (see `ClassTarget`).
 
@@ -56,7 +56,15 @@ def targets_of(
         elif item.strip() == "all":
             wanted += [ClassTarget(name, score=score, reduction=reduction) for name in class_names]
         else:
-            wanted.append(target_of(item, score=score, reduction=reduction))
+            try:
+                wanted.append(target_of(item, score=score, reduction=reduction))
+            except TargetError as error:
+                same = [name for name in class_names if name.lower() == item.strip().lower()]
+                if not same:
+                    raise
+                raise TargetError(
+                    f"{item!r} is not a target; did you mean class:{same[0]}?"
+                ) from error
     if not wanted:
         raise TargetError("no target was asked for; use 'all' or e.g. 'class:NAME'")
     return wanted

@@ -28,7 +28,7 @@ Three trainings of two networks, the eight methods and four criteria of Arun et 
 
 voxplain assess --model inception_0 --model inception_1 --model densenet_0 --data xrays --boxes boxes.csv --preset arun2021
 
-A run that was stopped goes on where it was when the same command is given again."""  # noqa: E501
+A run that was stopped goes on where it was when the same command is given again. A finished one is not measured again but with --restart."""  # noqa: E501
 
 
 def assess(
@@ -158,7 +158,11 @@ def assess(
     ),
     restart: Annotated[
         bool,
-        typer.Option("--restart", help="Throw away what an unfinished run left in the folder."),
+        typer.Option(
+            "--restart",
+            help="Measure anew: throw away what an unfinished run left in the folder, and replace "
+            "a finished result.",
+        ),
     ] = False,
     model_set: Annotated[
         list[str] | None,
@@ -191,7 +195,9 @@ def assess(
     ] = False,
     dry_run: Annotated[
         bool,
-        typer.Option("--dry-run", help="Only tell the passes of each part; write nothing."),
+        typer.Option(
+            "--dry-run", help="Only tell the passes of each part and the time; write nothing."
+        ),
     ] = False,
     quiet: Annotated[
         bool, typer.Option("--quiet", "-q", help="No progress bar and no summary.")

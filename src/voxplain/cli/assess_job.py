@@ -8,10 +8,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import typer
+
 from voxplain.assess.asked import Asked, class_names
 from voxplain.assess.average_mask import AverageMask, average_masks
-from voxplain.assess.baseline_maps import GIVEN
+from voxplain.assess.baseline_maps import GIVEN, given_file
 from voxplain.assess.boxes import box_masks, read_boxes
+from voxplain.assess.finished import finished_assessment
 from voxplain.assess.presets import PRESETS
 from voxplain.assess.rows import ListedCase
 from voxplain.assess.run import assess
@@ -21,18 +24,22 @@ from voxplain.attribution.methods import baseline_of
 from voxplain.attribution.parse import targets_of
 from voxplain.attribution.targets import Target
 from voxplain.attribution.words import key_values, methods_of
+from voxplain.cli.assess_progress import PartLines
 from voxplain.cli.assess_summary import print_assessment, print_passes
+from voxplain.cli.faults import going_on
 from voxplain.cli.job import result_folder
 from voxplain.cli.progress import passes_bar
 from voxplain.data import Case, Cohort, read_data
 from voxplain.data.stamp import stamp
-from voxplain.errors import ImageError, MethodError, ModelError
+from voxplain.errors import DataError, ImageError, MethodError, ModelError
 from voxplain.inference.compute import Compute
 from voxplain.models import Model, load_model
 from voxplain.records.unfinished import remove_parts
 from voxplain.space.labelmap import BACKGROUND
 
 _TRAIN = "train"
+
+KEPT = "finished parts are kept; the same command, without --restart, goes on"
 
 
 @dataclass(frozen=True, eq=False)
@@ -105,7 +112,9 @@ class AssessJob:
             )
             for case in cases
         ]
-        read_too = [*([] if boxes is None else [boxes]), *_given(trivial, cases)]
+        names_of_targets = [one.name for one in targets_of(wanted, first.answers)]
+        given = _given(trivial, cases, names_of_targets)
+        read_too = [*([] if boxes is None else [boxes]), *given]
         means = "".join(str(one.values.sum()) for one in averages.values())
         return cls(
             Asked(
@@ -120,19 +129,37 @@ class AssessJob:
         print_passes(self.asked)
 
     def run(self, out: Path, *, restart: bool, report: bool, is_quiet: bool) -> None:
-        """Measure, conclude and write; go on where an earlier run of the same was stopped."""
+        """Measure, conclude and write; go on where an earlier run of the same was stopped.
+
+        A folder that holds the finished result is left as it is, but for the page.
+
+        Raises
+        ------
+        OutputError
+            If the folder holds another assessment, finished or not, and `restart` is not set.
+        """
         from voxplain.report.assess_page import write_assess_report
 
         unfinished = out / "unfinished"
         if restart:
             remove_parts(unfinished)
-        with passes_bar(is_quiet) as progress:
-            result = assess(self.asked, unfinished, progress)
-        with result_folder(out) as folder:
-            result.save(folder)
-            if report:
-                write_assess_report(result, folder / "report.html")
-            files = sorted(file.name for file in folder.iterdir())
+        else:
+            found = finished_assessment(self.asked, out, unfinished)
+            if found is not None:
+                if report:
+                    write_assess_report(found, out / "report.html")
+                if not is_quiet:
+                    page = ", the page was written again" if report else ""
+                    typer.echo(f"{out}: already done{page}; --restart to measure again")
+                return
+        with going_on(KEPT):
+            with passes_bar(is_quiet) as progress:
+                result = assess(self.asked, unfinished, progress, PartLines(is_quiet=is_quiet))
+            with result_folder(out) as folder:
+                result.save(folder)
+                if report:
+                    write_assess_report(result, folder / "report.html")
+                files = sorted(file.name for file in folder.iterdir())
         remove_parts(unfinished)
         if not is_quiet:
             print_assessment(result, out, files)
@@ -143,6 +170,11 @@ def _averages(
 ) -> dict[str, AverageMask]:
     """Mean training mask of each target: of its class, or of all that is labelled."""
     train = [case for case in cohort if case.split == _TRAIN]
+    if not train:
+        raise DataError(
+            "the baseline average_mask is the mean over the cases of the split train, and the data "
+            "has no such case; name the splits in a manifest (column split), or leave it out"
+        )
     found = {}
     for target in targets:
         names = class_names(target) or [
@@ -158,17 +190,18 @@ def _averages(
     return found
 
 
-def _given(baselines: Sequence[str], cases: Sequence[Case]) -> list[Path]:
-    """Files of given maps that do not differ between targets; a missing one is refused."""
-    found = []
-    for one in baselines:
-        pattern = one.removeprefix(GIVEN)
-        if one.startswith(GIVEN) and "{target}" not in pattern:
-            found += [Path(pattern.replace("{case}", case.name)) for case in cases]
-    missing = sorted({str(file) for file in found if not file.is_file()})
+def _given(baselines: Sequence[str], cases: Sequence[Case], targets: Sequence[str]) -> list[Path]:
+    """Files of given maps, of every case and target; a missing one is refused."""
+    patterns = [one.removeprefix(GIVEN) for one in baselines if one.startswith(GIVEN)]
+    found = {
+        given_file(pattern, case.name, target)
+        for pattern in patterns for case in cases for target in targets
+    }  # fmt: skip
+    missing = sorted(str(file) for file in found if not file.is_file())
     if missing:
-        raise ImageError(f"given maps that are not there: {', '.join(missing[:5])}")
-    return found
+        more = f" and {len(missing) - 5} more" if len(missing) > 5 else ""
+        raise ImageError(f"given maps that are not there: {', '.join(missing[:5])}{more}")
+    return sorted(found)
 
 
 def _models(

@@ -12,6 +12,7 @@ from rich.text import Text
 
 from voxplain.assess.asked import Asked
 from voxplain.assess.case_scores import SHARED
+from voxplain.assess.price import prices_of
 from voxplain.records.assessment import Assessment
 from voxplain.report.wording import seconds
 
@@ -62,18 +63,21 @@ def print_assessment(result: Assessment, folder: Path, files: Sequence[str]) -> 
 
 
 def print_passes(asked: Asked) -> None:
-    """Print the passes of each part of the first case, and what it takes unshared."""
+    """Print the passes of each part of the first case, what sharing saves, and the time."""
     console = Console(highlight=False)
-    estimate = asked.estimate()
-    total = 0
-    for model, parts in estimate.items():
+    n = len(asked.cases)
+    total, duration = 0, 0.0
+    for model, price in prices_of(asked).items():
+        parts = price.parts
         table = Table(title=Text(f"{model}: passes of a window for one case"))
         for name in ("part", "forward", "backward"):
             table.add_column(name, justify="left" if name == "part" else "right")
         for name, passes in parts.items():
             table.add_row(Text(name), str(passes.n_forward), str(passes.n_backward))
-            total += passes.total
         console.print(table)
+        every = price.passes(n, asked.settings.n_pictures)
+        total += every.total
+        duration += price.seconds(every)
         shared = sum(passes.total for name, passes in parts.items() if SHARED in name)
         n_single = (len(asked.methods) + len(asked.settings.baselines)) * len(asked.targets)
         if shared:
@@ -84,5 +88,15 @@ def print_passes(asked: Asked) -> None:
                 ),
                 soft_wrap=True,
             )  # fmt: skip
-    n = len(asked.cases)
-    console.print(Text(f"{n} cases: about {total * n} passes in all; nothing was written"))
+    cases = "1 case" if n == 1 else f"{n} cases like the first"
+    told = f"{total:,}".replace(",", " ")
+    is_most = asked.settings.has("curves") or asked.settings.has("road")
+    is_most |= any(method.is_adaptive for method in asked.methods.values())
+    console.print(
+        Text(
+            f"{cases}: {'at most ' if is_most else ''}{told} passes, about {seconds(duration)} on "
+            "this device by the time that the prediction took, beside what the metrics take "
+            "themselves; nothing was written"
+        ),
+        soft_wrap=True,
+    )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import sys
 import threading
 import traceback
 import warnings
@@ -26,7 +25,7 @@ class PlainFaults(TyperGroup):
 
     A `VoxplainError`, Ctrl-C and SIGTERM end with exit code 2, after the ``with`` blocks that
     are open have taken half-written output away. Any other exception is a defect of the program
-    and keeps its traceback.
+    and keeps its traceback. What is left behind by an interruption is told as `going_on` says.
     """
 
     def invoke(self, ctx: Any) -> Any:
@@ -39,9 +38,36 @@ class PlainFaults(TyperGroup):
                 traceback.print_exc()
             typer.echo(f"voxplain: {error}", err=True)
             raise typer.Exit(USER_MISTAKE) from None
-        except KeyboardInterrupt:
-            typer.echo("voxplain: interrupted; no result was written", err=True)
+        except KeyboardInterrupt as stop:
+            typer.echo(f"voxplain: interrupted; {_left(stop)}", err=True)
             raise typer.Exit(USER_MISTAKE) from None
+        except Terminated as stop:
+            typer.echo(f"voxplain: terminated; {_left(stop)}", err=True)
+            raise typer.Exit(USER_MISTAKE) from None
+
+
+class Terminated(SystemExit):
+    """SIGTERM came."""
+
+
+@contextmanager
+def going_on(words: str) -> Iterator[None]:
+    """Tell these words where the verb is interrupted inside, in place of "no result was written".
+
+    Parameters
+    ----------
+    words
+        What is kept, and how to go on.
+    """
+    try:
+        yield
+    except (KeyboardInterrupt, Terminated) as stop:
+        stop.add_note(words)
+        raise
+
+
+def _left(stop: BaseException) -> str:
+    return "; ".join(getattr(stop, "__notes__", [])) or "no result was written"
 
 
 @contextmanager
@@ -76,5 +102,4 @@ def _orderly_termination() -> Iterator[None]:
 
 def _terminate(number: int, frame: FrameType | None) -> NoReturn:
     del number, frame
-    typer.echo("voxplain: terminated; no result was written", err=True)
-    sys.exit(USER_MISTAKE)
+    raise Terminated(USER_MISTAKE)

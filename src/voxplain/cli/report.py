@@ -48,9 +48,11 @@ def report(
 
     Maps that were not saved are missing from it.
     """
-    from voxplain.errors import ImageError
+    from voxplain.errors import ImageError, RecordError
     from voxplain.records import Explanation
+    from voxplain.records.archive import INDEX
     from voxplain.records.lesion_tables import LesionResult
+    from voxplain.records.unfinished import PLAN_FILE
     from voxplain.report import write_lesion_report, write_report
     from voxplain.space import read_image
 
@@ -61,6 +63,11 @@ def report(
 
         typer.echo(write_assess_report(Assessment.load(folder), path))
         return
+    if not (folder / INDEX).is_file() and (folder / "unfinished" / PLAN_FILE).is_file():
+        raise RecordError(
+            f"{folder} holds an unfinished run and no result yet; the same command that began it "
+            f"{_verb(folder / 'unfinished')}goes on, and writes the page"
+        )
     if not image:
         raise ImageError(f"{folder} does not hold the image that was explained; give --image FILE")
     volume = read_image(image)
@@ -69,3 +76,10 @@ def report(
         typer.echo(write_lesion_report(lesions, path))
     else:
         typer.echo(write_report(Explanation.load(folder, volume), path, scale=scale))
+
+
+def _verb(unfinished: Path) -> str:
+    """Name the verb, where the plan is one of an assessment."""
+    from voxplain.records.unfinished import read_plan
+
+    return "(voxplain assess …) " if "methods" in read_plan(unfinished) else ""

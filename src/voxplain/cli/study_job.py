@@ -10,6 +10,7 @@ from typing import Any
 import typer
 
 from voxplain.attribution.words import key_values
+from voxplain.cli.faults import going_on
 from voxplain.cli.study_summary import print_end, print_estimate, tasks_bar
 from voxplain.engine.capacity import estimate_study
 from voxplain.engine.cluster import Cluster
@@ -100,7 +101,9 @@ def run_job(
     if restart:
         Store.clear(out)
     needed = {name: float(n) for name, n in key_values(resources, "--resource").items()}
-    with _pool(workers, scheduler, needed, is_quiet) as pool, tasks_bar(is_quiet) as progress:
+    kept = going_on("finished cases are kept; the same command, without --restart, goes on")
+    pools = _pool(workers, scheduler, needed, is_quiet)
+    with kept, pools as pool, tasks_bar(is_quiet) as progress:
         Store.create(out, study.plan(), study.cases_frame())
         with atomic_file(out / STUDY_FILE) as temporary:
             temporary.write_text(asked.to_yaml(), encoding="utf-8")

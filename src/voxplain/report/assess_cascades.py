@@ -9,13 +9,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from voxplain.records.assessment import RANDOM_PAIRS
-from voxplain.report.assess_panels import panels_of
+from voxplain.report.assess_panels import panels_of, plain_ticks
 from voxplain.report.assess_summary import spread
-from voxplain.report.assess_tables import METHOD, SECOND, Tables, colour, said
+from voxplain.report.assess_tables import METHOD, SECOND, Tables, colour, is_trivial, said
 from voxplain.report.colours import INK
 from voxplain.report.drawing import MUTED, Drawing, blank
 from voxplain.report.lesion_figure import frame_axes
@@ -25,7 +26,6 @@ SIMILARITIES = ("ssim", "spearman", "legacy_ssim", "entropy_rise")
 
 _STAGE = re.compile(r"(.+):(\d+)")
 _COLUMNS = ("method", "metric", "step", "n", "n_patients", "mean", "sd")
-_OUTPUTS = ((METHOD, "-", "o"), (SECOND, "-", "s"), ("#009e73", "-", "^"))
 _MOST_COLUMNS = 4
 
 
@@ -94,7 +94,7 @@ def cascade_curves(tables: Tables, model: str, order: str, metric: str) -> Drawi
 
     Line: mean; band: one standard deviation over cases and seeds to either side; dashes: mean
     over random pairs of cases of the same method, what maps have in common that share nothing
-    but the method. Last panel: what the model's output did meanwhile.
+    but the method; a panel without says so.
 
     Parameters
     ----------
@@ -108,16 +108,10 @@ def cascade_curves(tables: Tables, model: str, order: str, metric: str) -> Drawi
     """
     points = cascade_points(tables, model, order)
     own = points[(points["metric"] == metric) & (points["method"] != "")]
-    output = points[points["method"] == ""]
     labels = [name for name in tables.labels if (own["method"] == name).any()]
-    n_panels = len(labels) + (not output.empty)
-    n_rows = -(-n_panels // _MOST_COLUMNS)
-    n_columns = -(-n_panels // n_rows)
-    figure = blank(max(0.3 + 2.6 * n_columns, 4.0), 0.3 + 2.2 * n_rows)
-    panels = panels_of(figure, n_rows, n_columns, 0.55, (2.15, 1.5), (0.45, 0.7), 0.55)
-    for axes in panels[n_panels:]:
-        axes.set_visible(False)
+    figure, panels, n_columns = _panels(len(labels))
     random = {name: _random_pairs(tables, model, name, metric) for name in labels}
+    has_random = bool(np.isfinite(list(random.values())).any())
     low, high = _ends(own, list(random.values()))
     for at, (axes, name) in enumerate(zip(panels, labels, strict=False)):
         line = own[own["method"] == name].sort_values("step")
@@ -125,22 +119,88 @@ def cascade_curves(tables: Tables, model: str, order: str, metric: str) -> Drawi
         _curve(axes, line, colour(name))
         if not np.isnan(random[name]):
             axes.axhline(random[name], color=SECOND, linewidth=1.3, linestyle=(0, (4, 3)))
+        elif has_random:
+            why = "random pairs: of methods only" if is_trivial(name) else "no random pairs"
+            axes.text(0.03, 0.05, why, transform=axes.transAxes, fontsize=7.5, color=MUTED)
         axes.set_ylim(low, high)
+        plain_ticks(axes.yaxis, (low, high))
         if at % n_columns == 0:
             axes.set_ylabel(tables.head(metric), fontsize=8.5, color=MUTED, parse_math=False)
-    if not output.empty:
-        _output(panels[len(labels)], tables, output)
-    handles = [
-        Line2D([], [], color=METHOD, linewidth=1.8),
-        Line2D([], [], color=SECOND, linewidth=1.3, linestyle=(0, (4, 3))),
-    ]
-    if np.isfinite(list(random.values())).any():
-        figure.legend(
-            handles, ["mean ± sd over cases and seeds", "random pairs of cases"], fontsize=8,
-            frameon=False, labelcolor=INK, loc="upper left", ncols=2, borderaxespad=0.1,
-        )  # fmt: skip
-    table = pd.concat([own, output], ignore_index=True)
-    return Drawing(figure, table.assign(random_pairs=table["method"].map(random)))
+    handles = [Line2D([], [], color=METHOD, linewidth=1.8)]
+    words = ["mean ± sd over cases and seeds"]
+    if has_random:
+        handles.append(Line2D([], [], color=SECOND, linewidth=1.3, linestyle=(0, (4, 3))))
+        words.append("random pairs of cases")
+    figure.legend(
+        handles, words, fontsize=8, frameon=False, labelcolor=INK, loc="upper left", ncols=2,
+        borderaxespad=0.1,
+    )  # fmt: skip
+    return Drawing(figure, own.assign(random_pairs=own["method"].map(random)))
+
+
+def output_curves(tables: Tables, model: str, order: str) -> Drawing | None:
+    """Draw what the model's output did while its layers were randomised: a panel a measure.
+
+    Parameters
+    ----------
+    tables, model, order
+        What is drawn.
+
+    Returns
+    -------
+    Drawing or None
+        Table: ``metric, step, n, n_patients, mean, sd``. None if nothing tells it.
+    """
+    points = cascade_points(tables, model, order)
+    points = points[points["method"] == ""].drop(columns="method")
+    names = list(dict.fromkeys(points["metric"]))
+    if not names:
+        return None
+    figure, panels, _ = _panels(len(names), top=0.3)
+    for axes, name in zip(panels, names, strict=False):
+        line = points[points["metric"] == name].sort_values("step")
+        _panel(axes, tables.head(name), line["step"])
+        _curve(axes, line, INK)
+        plain_ticks(axes.yaxis, line["mean"])
+    return Drawing(figure, points)
+
+
+def reading(tables: Tables, metric: str) -> str:
+    """Say how a measure is to be read when layers are randomised, by its direction.
+
+    Parameters
+    ----------
+    tables
+        Tell the direction and family.
+    metric
+        Of a map on the randomised network, against the one on the trained network.
+    """
+    (known,) = tables.metrics([metric])
+    summary = known.summary.rstrip(".")
+    if known.direction == "none":
+        return (
+            "How alike the map is to the trained model’s. It should fall to what maps of "
+            "different cases have in common (dashes), or below; where it stays above, the map "
+            "shows the image rather than the model."
+        )
+    goes = "rise" if known.direction == "higher" else "fall"
+    return (
+        f"{summary}. No similarity: {known.direction} is better. It should {goes} as the network "
+        "forgets; where it does not, the map hardly tells the trained network from a random one. "
+        "Dashes: the same between maps of different cases by the trained network, to compare "
+        "sizes; it need not come near them."
+    )
+
+
+def _panels(n: int, top: float = 0.55) -> tuple[Figure, list[Axes], int]:
+    """Make n panels of curves in as many rows as needed; the last value: how many a row."""
+    n_rows = -(-n // _MOST_COLUMNS)
+    n_columns = -(-n // n_rows)
+    figure = blank(max(0.3 + 2.6 * n_columns, 4.0), top - 0.25 + 2.2 * n_rows)
+    panels = panels_of(figure, n_rows, n_columns, 0.55, (2.15, 1.5), (0.45, 0.7), top)
+    for axes in panels[n:]:
+        axes.remove()
+    return figure, panels[:n], n_columns
 
 
 def areas(tables: Tables, model: str, order: str) -> dict[str, Any] | None:
@@ -152,7 +212,9 @@ def areas(tables: Tables, model: str, order: str) -> dict[str, Any] | None:
     known = {(row["method"], row["metric"]): spread(row) for row in own.to_dict("records")}
     labels = [name for name in tables.labels if name in set(own["method"])]
     return {
-        "heads": [tables.head(metric.name) for metric in metrics],
+        "heads": [
+            {"text": tables.head(metric.name), "summary": metric.summary} for metric in metrics
+        ],
         "rows": [
             {"label": said(name), "cells": [known.get((name, m.name), "") for m in metrics]}
             for name in labels
@@ -182,30 +244,10 @@ def _panel(axes: Axes, title: str, numbers: pd.Series[int]) -> None:
     axes.set_xlabel("step", fontsize=8, color=MUTED, labelpad=1)
 
 
-def _curve(axes: Axes, line: pd.DataFrame, shade: str, style: str = "-", mark: str = "o") -> None:
-    axes.plot(
-        line["step"], line["mean"], color=shade, linestyle=style, marker=mark, markersize=3.4,
-        linewidth=1.6,
-    )  # fmt: skip
+def _curve(axes: Axes, line: pd.DataFrame, shade: str) -> None:
+    axes.plot(line["step"], line["mean"], color=shade, marker="o", markersize=3.4, linewidth=1.6)
     low, high = line["mean"] - line["sd"], line["mean"] + line["sd"]
     axes.fill_between(
         line["step"], low, high, where=line["sd"].notna().to_numpy(), color=shade, alpha=0.15,
         linewidth=0,
     )  # fmt: skip
-
-
-def _output(axes: Axes, tables: Tables, points: pd.DataFrame) -> None:
-    """Draw what the model's output did."""
-    _panel(axes, "the model's output", points["step"])
-    names = list(dict.fromkeys(points["metric"]))
-    for i, name in enumerate(names):
-        shade, style, mark = _OUTPUTS[i % len(_OUTPUTS)]
-        _curve(axes, points[points["metric"] == name].sort_values("step"), shade, style, mark)
-    lines = [
-        Line2D([], [], color=shade, marker=mark, markersize=3.4, linewidth=1.6)
-        for shade, _, mark in (_OUTPUTS[i % len(_OUTPUTS)] for i in range(len(names)))
-    ]
-    words = [tables.head(name) for name in names]
-    legend = axes.legend(lines, words, fontsize=7, frameon=False, labelcolor=INK, loc="best")
-    for text in legend.get_texts():
-        text.set_parse_math(False)

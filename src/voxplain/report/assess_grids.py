@@ -2,40 +2,33 @@
 
 from __future__ import annotations
 
-import base64
-import io
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
-from PIL import Image
 
 from voxplain.records.assessment import ORIGINAL
-from voxplain.report.assess_tables import Tables, said
-from voxplain.report.colours import diverging
+from voxplain.report.assess_planes import LEAST_SHADES, Ground, top
+from voxplain.report.assess_tables import Tables, count, said
 from voxplain.report.wording import number
 
 N_TARGETS = 3
 """Targets of a case that are shown; the others are counted."""
 
-_OUTLINE = (47, 174, 58)
 _STAGE = re.compile(r"(.+):(\d+)")
 _CAPTIONS = ("average_precision", "legacy_auprc", "faithfulness_correlation")
-_SIMILARITY = "ssim"
+_SIMILARITY, _DICE = "ssim", "model_dice"
 # a lossy picture of noise takes up to half a byte a pixel, and a third more as text
 _MOST_PIXELS = 5_500_000
 _MOST, _LEAST = 192, 48  # longer side of a picture in pixels
-
-Bytes = NDArray[np.uint8]
 
 
 class Grids:
     """The kept planes of an assessment, drawn over their images.
 
-    Every map has its own scale, from 0 to the largest value of its volume.
+    Every plane has its own scale, see `voxplain.report.assess_planes.top`.
 
     Parameters
     ----------
@@ -94,7 +87,11 @@ class Grids:
         return grids
 
     def of_cascades(self, model: str) -> list[dict[str, Any]]:
-        """Give a grid for each order: a row a method, a column a step; first case and target."""
+        """Give a grid for each order: a row a method, a column a step.
+
+        It is of the first target that was kept, and of the kept case whose model Dice is nearest
+        to the median over all cases (the first where no Dice is known); ``dice`` is that case's.
+        """
         own = self._rows[(self._rows["model"] == model) & (self._rows["method"] != "")]
         place = own["stage"].astype(str).str.extract(_STAGE.pattern)
         own = own.assign(order=place[0], step=place[1])
@@ -102,10 +99,12 @@ class Grids:
         grids = []
         for order in dict.fromkeys(steps["order"]):
             part = steps[steps["order"] == order]
-            first = part.iloc[0]
-            case, target, seed = (first[name] for name in ("case", "target", "seed"))
-            chosen = (part["case"] == case) & (part["target"] == target) & (part["seed"] == seed)
-            part = part[chosen]
+            target = part["target"].iloc[0]
+            part = part[part["target"] == target]
+            case, dice = self._middle_case(model, target, list(dict.fromkeys(part["case"])))
+            part = part[part["case"] == case]
+            seed = part["seed"].iloc[0]
+            part = part[part["seed"] == seed]
             ground = self._ground(case, model, target)
             trained = self._of(model, ORIGINAL)
             trained = trained[(trained["case"] == case) & (trained["target"] == target)]
@@ -129,10 +128,26 @@ class Grids:
                 rows.append({"name": said(label), "cells": cells})
             grids.append(
                 {"order": order, "case": case, "target": target, "rows": rows,
+                 "dice": "" if np.isnan(dice) else number(dice, 2),
                  "metric": self._tables.head(_SIMILARITY),
                  "heads": ["trained", *(f"step {k}" for k in numbers)]}
             )  # fmt: skip
         return grids
+
+    def _middle_case(self, model: str, target: str, cases: list[str]) -> tuple[str, float]:
+        """Kept case whose model Dice is nearest to the median of all, and its Dice (NaN: none)."""
+        rows = self._tables.assessment.scores
+        rows = rows[
+            (rows["model"] == model) & (rows["target"] == target) & (rows["method"] == "")
+            & (rows["stage"] == ORIGINAL) & (rows["metric"] == _DICE) & rows["value"].notna()
+        ]  # fmt: skip
+        known = {str(row["case"]): float(row["value"]) for row in rows.to_dict("records")}
+        kept = [case for case in cases if case in known]
+        if not kept:
+            return cases[0], float("nan")
+        middle = float(np.median(list(known.values())))
+        case = min(kept, key=lambda one: abs(known[one] - middle))
+        return case, known[case]
 
     def _of(self, model: str, stage: str) -> pd.DataFrame:
         rows = self._rows
@@ -168,7 +183,7 @@ class Grids:
         own = own[own["order"] == order]
         return {int(k): float(v) for k, v in zip(own["step"], own["value"], strict=True)}
 
-    def _ground(self, case: str, model: str, target: str) -> _Ground:
+    def _ground(self, case: str, model: str, target: str) -> Ground:
         rows = self._rows
         own = rows[
             (rows["case"] == case) & (rows["model"] == model) & (rows["target"] == target)
@@ -177,59 +192,22 @@ class Grids:
         files = dict(zip(own["stage"], own["file"], strict=True))
         planes = self._tables.assessment.planes
         truth = planes.get(files.get("truth", ""))
-        return _Ground(planes.get(files.get("image", "")), truth, self.side)
+        return Ground(planes.get(files.get("image", "")), truth, self.side)
 
     def _cell(
-        self, ground: _Ground, row: pd.Series[Any] | None, name: str, score: float
+        self, ground: Ground, row: pd.Series[Any] | None, name: str, score: float
     ) -> dict[str, Any] | None:
         if row is None:
             return None
         pixels = self._tables.assessment.planes[str(row["file"])]
-        is_empty = not float(row["high"]) > float(row["low"])
-        text = "zero everywhere" if is_empty else "" if np.isnan(score) else number(score, 2)
-        return ground.cell(np.zeros_like(pixels) if is_empty else pixels, name, text)
-
-
-class _Ground:
-    """An image that maps are drawn on, with the outline of the truth."""
-
-    def __init__(self, image: Bytes | None, truth: Bytes | None, side: int) -> None:
-        self._image, self._truth, self._side = image, truth, side
-
-    def cell(self, pixels: Bytes | None, name: str, text: str) -> dict[str, Any] | None:
-        """Draw a map over the image; None: the image alone, if there is one."""
-        shown = self._image if pixels is None else pixels
-        if shown is None:
-            return None
-        scale = self._side / max(shown.shape)
-        shape = (max(1, round(shown.shape[0] * scale)), max(1, round(shown.shape[1] * scale)))
-        grey = np.zeros(shape) if self._image is None else _resized(self._image, shape) / 255
-        colours = np.repeat(grey[..., None], 3, axis=-1)
-        if pixels is not None:
-            drawn = diverging(_resized(pixels, shape) / 255, 1.0)
-            colours = colours * (1 - drawn[..., 3:]) + drawn[..., :3] * drawn[..., 3:]
-        image = np.rint(255 * colours).astype(np.uint8)
-        if self._truth is not None:
-            image[_outline(_resized(self._truth, shape) >= 128)] = _OUTLINE
-        return {"uri": _uri(image), "alt": name, "text": text,
-                "width": shape[1], "height": shape[0]}  # fmt: skip
-
-
-def _resized(pixels: Bytes, shape: Sequence[int]) -> NDArray[np.float64]:
-    image = Image.fromarray(pixels).resize((shape[1], shape[0]), Image.Resampling.BILINEAR)
-    return np.asarray(image, dtype=np.float64)
-
-
-def _outline(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Pixels of a mask that touch one outside of it; the picture's edge is outside."""
-    padded = np.pad(mask, 1)
-    core = padded[1:-1, 1:-1].copy()
-    for shift, axis in ((1, 0), (-1, 0), (1, 1), (-1, 1)):
-        core &= np.roll(padded, shift, axis)[1:-1, 1:-1]
-    return mask & ~core
-
-
-def _uri(pixels: Bytes) -> str:
-    buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, "WEBP", quality=78, method=4)
-    return f"data:image/webp;base64,{base64.b64encode(buffer.getvalue()).decode('ascii')}"
+        if not float(row["high"]) > float(row["low"]):
+            return ground.cell(np.zeros_like(pixels), name, "zero everywhere")
+        words = [] if np.isnan(score) else [number(score, 2)]
+        if words and int(row["axis"]) >= 0:
+            words.append("(volume)")
+        strongest = top(pixels)
+        if strongest == 0:
+            words.append("nothing in this plane")
+        elif strongest < LEAST_SHADES:
+            words.append(f"coarse: {count(strongest, 'shade')}")
+        return ground.cell(pixels, name, " ".join(words))

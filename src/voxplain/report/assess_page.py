@@ -10,17 +10,17 @@ import pandas as pd
 
 from voxplain.records.assessment import Assessment
 from voxplain.report import assess_cascades, assess_pairs
+from voxplain.report.assess_comparisons import comparison_groups, comparison_rows
 from voxplain.report.assess_grids import N_TARGETS, Grids
 from voxplain.report.assess_plots import family_boxes, pair_boxes
 from voxplain.report.assess_summary import (
     agreement_rows,
-    comparison_rows,
     meanings,
     performance_table,
     summary_tables,
 )
 from voxplain.report.assess_tables import FAMILIES, Tables, count
-from voxplain.report.assess_verdicts import other_findings, verdicts
+from voxplain.report.assess_verdicts import about_codes, other_findings, verdicts
 from voxplain.report.drawing import Drawing
 from voxplain.report.html import plain, provenance_rows, write_page
 from voxplain.report.lesion_figure import figure_of
@@ -65,6 +65,7 @@ def write_assess_report(assessment: Assessment, path: Path) -> Path:
         "models": models,
         "methods": tables.methods,
         "other": other_findings(tables),
+        "codes": about_codes(tables),
         "performance": performance_table(tables),
         "agreements": agreement_rows(tables),
         "by_agreement": _by_agreement(tables),
@@ -142,7 +143,7 @@ def _model(tables: Tables, grids: Grids, model: str, place: int) -> dict[str, An
         ],
         "cases": grids.of_cases(model),
         "stages": grids.of_cascades(model),
-        "comparisons": comparisons,
+        "comparisons": comparison_groups(comparisons),
         "n_more": rest,
     }
 
@@ -159,11 +160,18 @@ def _boxes(tables: Tables, model: str) -> list[dict[str, Any]]:
 def _cascade(tables: Tables, model: str, order: str) -> dict[str, Any]:
     figures = [
         _figure(
-            f"{order.replace('_', ' ')}, {metric.replace('_', ' ')}", "",
+            f"{order.replace('_', ' ')}, {metric.replace('_', ' ')}",
+            assess_cascades.reading(tables, metric),
             assess_cascades.cascade_curves(tables, model, order, metric),
         )
         for metric in assess_cascades.drawn_similarities(tables, model, order)
     ]  # fmt: skip
+    output = assess_cascades.output_curves(tables, model, order)
+    if output is not None:
+        words = (
+            "What randomising did to the model itself; a model that did not change tells nothing."
+        )
+        figures.append(_figure(f"{order.replace('_', ' ')}, the model’s output", words, output))
     return {
         "order": order.replace("_", " "),
         "figures": figures,

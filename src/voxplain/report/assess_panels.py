@@ -4,8 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, MaxNLocator, ScalarFormatter
+from numpy.typing import ArrayLike
+
+from voxplain.report.wording import number
 
 
 def panels_of(
@@ -54,3 +60,28 @@ def panels_of(
 def text_width(texts: Iterable[str]) -> float:
     """Return the inches that a column of texts of eight points needs at most."""
     return 0.2 + 0.072 * max(map(len, texts), default=0)
+
+
+def plain_ticks(axis: Axis, values: ArrayLike) -> None:
+    """Write every tick in full: no power of ten or offset that stands apart at the axis' end.
+
+    Parameters
+    ----------
+    axis
+        Linear.
+    values
+        What is drawn: very large and very small numbers have their power of ten at each tick.
+    """
+    largest = float(np.nanmax(np.abs(np.asarray(values, np.float64)), initial=0.0))
+    if largest == 0 or 1e-3 <= largest < 1e5:
+        axis.set_major_formatter(ScalarFormatter(useOffset=False))
+        return
+    axis.set_major_locator(MaxNLocator(3))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: _tick(value)))
+
+
+def _tick(value: float) -> str:
+    mantissa, cross, power = number(value, 4).partition(" × ")
+    if "." in mantissa:
+        mantissa = mantissa.rstrip("0").rstrip(".")
+    return mantissa + cross + power

@@ -12,7 +12,7 @@ from matplotlib.lines import Line2D
 from numpy.typing import NDArray
 
 from voxplain.records.assessment import RANDOM_PAIRS, REPEAT, REPRODUCE
-from voxplain.report.assess_panels import panels_of, text_width
+from voxplain.report.assess_panels import panels_of, plain_ticks, text_width
 from voxplain.report.assess_tables import METHOD, SECOND, Tables, colour, said
 from voxplain.report.colours import INK
 from voxplain.report.drawing import MUTED, Drawing, blank
@@ -35,6 +35,7 @@ CHANCE = {
 _QUARTILES = ("n", "lower_quartile", "median", "upper_quartile", "mean")
 _N_POINTS = 200  # more of them are a blot
 _N_COLUMNS = 3
+_ROW = 0.27  # inches of a method
 _WIDE = 20.0  # ratio of largest to smallest from which a cost is drawn on a logarithmic axis
 
 Floats = NDArray[np.float64]
@@ -43,7 +44,8 @@ Floats = NDArray[np.float64]
 def family_boxes(tables: Tables, model: str, family: str) -> Drawing | None:
     """Draw the scores of one model's maps: a panel a metric, a box a method.
 
-    A case has one value, the mean over its targets, as in the summary. Dashes: chance.
+    A case has one value, the mean over its targets, as in the summary. Dashes: chance. Metrics
+    of the same methods stand beside each other; a method without a value has no row.
 
     Parameters
     ----------
@@ -65,38 +67,51 @@ def family_boxes(tables: Tables, model: str, family: str) -> Drawing | None:
     ]
     if not metrics:
         return None
-    labels = [
-        name
-        for name in tables.labels
-        if ((means["method"] == name) & means["metric"].isin(metrics)).any()
-    ]
-    n_rows = -(-len(metrics) // _N_COLUMNS)
-    n_columns = -(-len(metrics) // n_rows)
-    left, high = text_width(map(said, labels)), 0.27 * len(labels)
-    figure = blank(left + 3.0 * n_columns, (0.75 + high) * n_rows)
-    panels = panels_of(figure, n_rows, n_columns, left, (2.75, high), (0.25, 0.75), sharey=True)
-    table = []
-    for axes in panels[len(metrics) :]:
-        axes.set_visible(False)
-    for axes, metric in zip(panels, metrics, strict=False):
-        own = means[means["metric"] == metric]
-        samples = {name: _values(own[own["method"] == name]) for name in labels}
-        chance = _chance(means, metric)
-        _rows_of_boxes(axes, labels, [(samples, 0.0, 0.6)])
-        if family == "efficiency":
-            _stretch(axes, np.concatenate(list(samples.values())))
-        if chance is not None:
-            axes.axvline(chance, color=INK, linewidth=0.9, linestyle=(0, (4, 3)), zorder=1)
-        axes.set_title(
-            tables.head(metric), loc="left", fontsize=9, color=INK, parse_math=False, wrap=True
-        )
-        table += [
-            (metric, name, *_five(sample), np.nan if chance is None else chance)
-            for name, sample in samples.items()
-            if len(sample)
-        ]
+    known = set(zip(means["method"], means["metric"], strict=True))
+    blocks: dict[tuple[str, ...], list[str]] = {}
+    for metric in metrics:
+        own = tuple(name for name in tables.labels if (name, metric) in known)
+        blocks.setdefault(own, []).append(metric)
+    left = text_width(said(name) for labels in blocks for name in labels)
+    n_columns = min(_N_COLUMNS, max(map(len, blocks.values())))
+    highs = [0.75 + _ROW * len(labels) for labels in blocks]  # of a row of panels
+    n_rows = [-(-len(block) // n_columns) for block in blocks.values()]
+    size = sum(high * n for high, n in zip(highs, n_rows, strict=True))
+    figure = blank(left + 3.0 * n_columns, size)
+    table, start = [], 0.0
+    for (labels, block), high, n in zip(blocks.items(), highs, n_rows, strict=True):
+        panels = panels_of(
+            figure, n, n_columns, left, (2.75, high - 0.75), (0.25, 0.75), start + 0.32,
+            sharey=True,
+        )  # fmt: skip
+        start += high * n
+        for axes in panels[len(block) :]:
+            axes.remove()
+        for axes, metric in zip(panels, block, strict=False):
+            table += _panel(axes, tables, means[means["metric"] == metric], labels, means)
     columns = ["metric", "method", *_QUARTILES, "chance"]
     return Drawing(figure, pd.DataFrame(table, columns=columns))
+
+
+def _panel(
+    axes: Axes, tables: Tables, own: pd.DataFrame, labels: Sequence[str], means: pd.DataFrame
+) -> list[tuple[Any, ...]]:
+    """Draw the boxes of one metric; return its rows of the table."""
+    metric = str(own["metric"].iloc[0])
+    samples = {name: _values(own[own["method"] == name]) for name in labels}
+    chance = _chance(means, metric)
+    _rows_of_boxes(axes, labels, [(samples, 0.0, 0.6)])
+    values = np.concatenate(list(samples.values()))
+    is_cost = any(m.family == "efficiency" for m in tables.metrics([metric]))
+    if not (is_cost and _stretch(axes, values)):
+        plain_ticks(axes.xaxis, values)
+    if chance is not None:
+        axes.axvline(chance, color=INK, linewidth=0.9, linestyle=(0, (4, 3)), zorder=1)
+    axes.set_title(
+        tables.head(metric), loc="left", fontsize=9, color=INK, parse_math=False, wrap=True
+    )
+    end = np.nan if chance is None else chance
+    return [(metric, name, *_five(sample), end) for name, sample in samples.items()]
 
 
 def pair_boxes(tables: Tables, metric: str) -> Drawing | None:
@@ -221,11 +236,13 @@ def _lying_boxes(axes: Axes, samples: Sequence[tuple[float, Floats, str]], heigh
             axes.scatter(values, at + spread, s=9, color=shade, alpha=0.75, linewidths=0, zorder=3)
 
 
-def _stretch(axes: Axes, values: Floats) -> None:
-    """Use a logarithmic axis where costs differ widely."""
-    if values.min() > 0 and values.max() > _WIDE * values.min():
+def _stretch(axes: Axes, values: Floats) -> bool:
+    """Use a logarithmic axis where costs differ widely, and say whether it was done."""
+    is_wide = bool(values.min() > 0 and values.max() > _WIDE * values.min())
+    if is_wide:
         axes.set_xscale("log")
         axes.set_xlim(values.min() / 1.5, values.max() * 1.5)
+    return is_wide
 
 
 def _chance(means: pd.DataFrame, metric: str) -> float | None:

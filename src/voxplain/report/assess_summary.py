@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -9,15 +10,15 @@ import pandas as pd
 
 from voxplain.records.assessment import ALL_TARGETS, REPEAT, REPRODUCE
 from voxplain.records.metric import Metric
-from voxplain.report.assess_tables import FAMILIES, Tables, is_trivial, said
+from voxplain.report.assess_tables import FAMILIES, Tables, is_rival, is_trivial, said
 from voxplain.report.wording import number
 
-N_ROWS = 1000
-"""Rows of comparisons that are shown; the rest is counted."""
+N_COLUMNS = 6
+"""Metrics side by side; a family of more is told in several tables."""
 
 
 def summary_tables(tables: Tables, model: str, target: str = ALL_TARGETS) -> list[dict[str, Any]]:
-    """Give a table for each family of metrics: methods, then trivial maps, against metrics.
+    """Give tables for each family of metrics: methods, then trivial maps, against metrics.
 
     Parameters
     ----------
@@ -27,9 +28,11 @@ def summary_tables(tables: Tables, model: str, target: str = ALL_TARGETS) -> lis
     Returns
     -------
     list of dict
-        ``family``, ``question``, ``heads``, ``methods`` and ``trivial``: rows of a label and
-        cells. A cell holds texts, its ``value``, and whether it ``is_best``: the best mean of
-        the methods, where there are two or more and the metric has a direction.
+        One for at most `N_COLUMNS` metrics: ``family``, ``question`` (empty from the second of
+        a family on), ``heads``, ``methods`` and ``trivial``: rows of a label and cells. A cell
+        holds texts, its ``value``, whether it ``is_best``: the best mean of the methods, where
+        there are two or more and the metric has a direction, and ``beaten_by``: the trivial map
+        of the best mean, if that is better than the best method's, else empty.
     """
     own = tables.summary(model, target=target)
     found = []
@@ -37,22 +40,31 @@ def summary_tables(tables: Tables, model: str, target: str = ALL_TARGETS) -> lis
         metrics = [m for m in tables.metrics(list(own["metric"])) if m.family == family]
         if not metrics:
             continue
-        means = {m.name: keyed(own[own["metric"] == m.name], "method") for m in metrics}
-        groups: dict[bool, list[dict[str, Any]]] = {False: [], True: []}
-        for label in tables.labels:
-            cells = [_cell(means[m.name], label, m) for m in metrics]
-            if any(cells):
-                groups[is_trivial(label)].append({"label": said(label), "cells": cells})
-        found.append(
-            {
-                "family": family,
-                "question": question,
-                "heads": [{"text": tables.head(m.name), "summary": m.summary} for m in metrics],
-                "methods": groups[False],
-                "trivial": groups[True],
-            }
-        )
+        for i, block in enumerate(_blocks(metrics)):
+            table = _family_table(tables, own, block)
+            found.append({"family": family, "question": "" if i else question, **table})
     return found
+
+
+def _blocks(metrics: Sequence[Metric]) -> list[Sequence[Metric]]:
+    """Split metrics into runs of nearly equal length, none longer than a table is wide."""
+    n_blocks = -(-len(metrics) // N_COLUMNS)
+    size = -(-len(metrics) // n_blocks)
+    return [metrics[at : at + size] for at in range(0, len(metrics), size)]
+
+
+def _family_table(tables: Tables, own: pd.DataFrame, metrics: Sequence[Metric]) -> dict[str, Any]:
+    means = {m.name: keyed(own[own["metric"] == m.name], "method") for m in metrics}
+    groups: dict[bool, list[dict[str, Any]]] = {False: [], True: []}
+    for label in tables.labels:
+        cells = [_cell(means[m.name], label, m) for m in metrics]
+        if any(cells):
+            groups[is_trivial(label)].append({"label": said(label), "cells": cells})
+    return {
+        "heads": [{"text": tables.head(m.name), "summary": m.summary} for m in metrics],
+        "methods": groups[False],
+        "trivial": groups[True],
+    }
 
 
 def keyed(rows: pd.DataFrame, column: str) -> dict[str, dict[Any, Any]]:
@@ -71,11 +83,7 @@ def _cell(rows: dict[str, dict[Any, Any]], label: str, metric: Metric) -> dict[s
         return None
     row = rows[label]
     mean, low, high = (float(row[name]) for name in ("mean", "low", "high"))
-    means = [float(one["mean"]) for name, one in rows.items() if not is_trivial(name)]
-    means = [one for one in means if not np.isnan(one)]
-    is_best = False
-    if metric.direction != "none" and len(means) > 1 and not is_trivial(label):
-        is_best = mean == (max(means) if metric.direction == "higher" else min(means))
+    is_best, beaten_by = _rank(rows, label, metric)
     ends = [f"n {int(row['n'])}"]
     if not np.isnan(low):
         ends.insert(0, f"{number(low)} to {number(high)}")
@@ -87,44 +95,23 @@ def _cell(rows: dict[str, dict[Any, Any]], label: str, metric: Metric) -> dict[s
         "ends": "; ".join(ends),
         "value": mean,
         "is_best": is_best,
+        "beaten_by": beaten_by,
     }
 
 
-def comparison_rows(tables: Tables, model: str) -> tuple[list[dict[str, Any]], int]:
-    """Give the comparisons of a model's methods with trivial maps, and how many are left out.
-
-    Notes
-    -----
-    ``verdict`` is read off the interval of the difference and the metric's direction.
-    """
-    rows = tables.assessment.comparisons
-    rows = rows[rows["model"] == model]
-    shown = rows.head(N_ROWS).to_dict("records")
-    return [_comparison(tables, row) for row in shown], len(rows) - len(shown)
-
-
-def _comparison(tables: Tables, row: dict[Any, Any]) -> dict[str, Any]:
-    metric = next((m for m in tables.assessment.metrics if m.name == row["metric"]), None)
-    low, high = float(row["low"]), float(row["high"])
-    sign = -1 if metric is not None and metric.direction == "lower" else 1
-    if np.isnan(low) or np.isnan(high):
-        verdict = "no interval"
-    elif low > 0 or high < 0:
-        verdict = "better" if sign * low > 0 else "worse"
-    else:
-        verdict = "not told apart"
-    note = row.get("note")
-    return {
-        "method": row["method"], "rival": said(str(row["rival"])),
-        "metric": tables.head(str(row["metric"])), "verdict": verdict,
-        "style": {"better": "passed", "worse": "issue"}.get(verdict, "open"),
-        "sign": {"better": "▲", "worse": "▼", "not told apart": "="}.get(verdict, "–"),
-        "n": int(row["n"]), "n_patients": int(row["n_patients"]),
-        "difference": float(row["difference"]), "effect": float(row["effect"]),
-        "p": float(row["p"]), "p_holm": float(row["p_holm"]),
-        "interval": "–" if np.isnan(low) else f"{number(low)} to {number(high)}",
-        "note": note if isinstance(note, str) else "",
-    }  # fmt: skip
+def _rank(rows: dict[str, dict[Any, Any]], label: str, metric: Metric) -> tuple[bool, str]:
+    """Whether a method has the best mean of the methods, and the trivial map that beats it."""
+    means = {name: float(row["mean"]) for name, row in rows.items()}
+    means = {name: mean for name, mean in means.items() if not np.isnan(mean)}
+    methods = [mean for name, mean in means.items() if not is_trivial(name)]
+    if metric.direction == "none" or is_trivial(label) or len(methods) < 2:
+        return False, ""
+    sign = 1 if metric.direction == "higher" else -1
+    if means.get(label) != sign * max(sign * mean for mean in methods):
+        return False, ""
+    rivals = {name: sign * mean for name, mean in means.items() if is_rival(name)}
+    first = max(rivals, key=rivals.__getitem__, default="")
+    return True, said(first) if first and rivals[first] > sign * means[label] else ""
 
 
 def performance_table(tables: Tables) -> dict[str, Any] | None:

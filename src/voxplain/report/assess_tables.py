@@ -24,7 +24,9 @@ METHOD, TRIVIAL, SECOND = "#0072b2", "#8b949e", "#d55e00"
 """Colours of methods, of trivial maps, and of what is held against them."""
 
 _ARROWS = {"higher": "↑", "lower": "↓", "none": ""}
-_UNITS = {"the target's": "in the target's unit"}
+_UNITS = {"the target's": "in the target's unit", "the map's": "in the map's unit"}
+HIGH_BASELINES = ("given:",)
+"""Baselines that are no trivial maps, by the start of their name; as the checks take it."""
 
 
 class Tables:
@@ -91,6 +93,11 @@ class Tables:
 def is_trivial(label: str) -> bool:
     """Whether a label is that of a trivial map."""
     return label.startswith(BASELINE)
+
+
+def is_rival(label: str) -> bool:
+    """Whether a label is that of a trivial map that a method has to beat."""
+    return is_trivial(label) and not said(label).startswith(HIGH_BASELINES)
 
 
 def said(label: str) -> str:
