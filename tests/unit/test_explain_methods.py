@@ -89,7 +89,7 @@ def test_a_blur_of_zero_is_refused_with_its_reason() -> None:
     [
         ("smoothgrat", {}, "no method 'smoothgrat'; did you mean 'smoothgrad'"),
         ("smoothgrad", {"m": "3"}, "smoothgrad has no setting 'm'"),
-        ("gradient", {"n": "3"}, "gradient has no setting 'n'; it has none"),
+        ("gradient", {"n": "3"}, "gradient has no settings; got 'n'"),
         ("smoothgrad", {"n": "many"}, r"n is a number \(int\), got 'many'"),
         ("smoothgrad", {"n": "2.5"}, r"n is a number \(int\), got '2.5'"),
         ("smoothgrad", {"n": "none"}, r"n is a number \(int\), got 'none'"),

@@ -16,7 +16,7 @@ from voxplain.assess.subject import Subject
 from voxplain.attribution.ask import ask
 from voxplain.attribution.method import Method, settings_of
 from voxplain.attribution.parse import targets_of
-from voxplain.attribution.targets import ClassTarget, Difference, Target
+from voxplain.attribution.targets import Target, named_classes
 from voxplain.errors import DataError, TargetError
 from voxplain.inference.compute import Compute
 from voxplain.inference.pipeline import Pipeline, open_pipeline
@@ -78,7 +78,7 @@ class Asked:
             raise DataError(f"cases of one name: {', '.join(twice)}; rename them")
         for label, model in self.models.items():
             for target in self.bound(model):
-                for name in class_names(target):
+                for name in named_classes(target):
                     if name not in model.info.class_names:
                         hint = nearest(name, model.info.class_names)
                         raise TargetError(f"{label} has no class {name!r}{hint}")
@@ -165,15 +165,6 @@ class Asked:
         """Hashes of the cases' files and patients."""
         told = {one.name: f"{one.stamp} {one.patient}" for one in self.cases}
         return {name: hashlib.sha256(text.encode()).hexdigest() for name, text in told.items()}
-
-
-def class_names(target: Target) -> list[str]:
-    """Names of the classes that a target names; none of a voxel's or a function's."""
-    if isinstance(target, Difference):
-        return [*class_names(target.plus), *class_names(target.minus)]
-    if isinstance(target, ClassTarget) and target.class_name is not None:
-        return [target.class_name]
-    return []
 
 
 def _told(model: Model) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from typing import Any
 
 import typer
 
-from voxplain.assess.asked import Asked, class_names
+from voxplain.assess.asked import Asked
 from voxplain.assess.average_mask import AverageMask, average_masks
 from voxplain.assess.baseline_maps import GIVEN, given_file
 from voxplain.assess.boxes import box_masks, read_boxes
@@ -22,7 +22,7 @@ from voxplain.assess.settings import AssessSettings, Preset
 from voxplain.assess.subject import Mask, Subject, default_targets
 from voxplain.attribution.methods import baseline_of
 from voxplain.attribution.parse import targets_of
-from voxplain.attribution.targets import Target
+from voxplain.attribution.targets import Target, named_classes
 from voxplain.attribution.words import key_values, methods_of
 from voxplain.cli.assess_progress import PartLines
 from voxplain.cli.assess_summary import print_assessment, print_passes
@@ -177,7 +177,7 @@ def _averages(
         )
     found = {}
     for target in targets:
-        names = class_names(target) or [
+        names = named_classes(target) or [
             name for label, name in cohort.classes.items() if label and name != BACKGROUND
         ]
         if len(names) != 1:
