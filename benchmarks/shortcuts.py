@@ -62,7 +62,7 @@ from voxplain.study.store import Store
 STRENGTHS = (0.0, 0.25, 0.5, 0.75, 1.0)
 N_SEEDS, N_CASES, N_PROCESSES = 5, 24, 2
 LESIONS = ("benign", "malignant")
-PLACES = {"marker": "corner", "table_edge": "below_body", "cooccurrence": "partner"}
+PLACES = {"marker": "corner", "table_edge": "below_body", "cooccurrence": "other_organ"}
 WAYS = (
     "study, region", "study, bias", "study, contextual", "viewing, outside", "viewing, peak"
 )  # fmt: skip

@@ -37,7 +37,7 @@ def demo(
     cohort: Annotated[
         bool,
         typer.Option(
-            "--cohort/--no-cohort", help="Also study a cohort of 40 coarse CTs with two models."
+            "--cohort/--no-cohort", help="Also study 40 small pictures with two networks."
         ),
     ] = True,
     quiet: Annotated[
@@ -47,8 +47,8 @@ def demo(
     """Explain a synthetic chest CT, study a synthetic cohort, and write their reports.
 
     The patient has a nodule in a lung. CT and true labels are written to DIR/data, the results
-    to DIR. In the cohort one patient is strange, and one of two models has learnt a shortcut, a
-    marker beside the body: DIR/cohort/report points at both.
+    to DIR. In the cohort, small drawn pictures, one patient is strange, and one of two networks
+    has learnt a shortcut, a marker in the corner: DIR/cohort/report points at both.
     """
     from voxplain.cli.job import Job, result_folder
     from voxplain.cli.progress import passes_bar

@@ -25,7 +25,7 @@ Kind = Literal["marker", "noise", "cooccurrence", "table_edge"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 SHAPE = (48, 40)
 CLASSES = ("background", "body", "organ", "partner", "benign", "malignant")
-MASKS = ("corner", "below_body")
+MASKS = ("corner", "below_body", "other_organ")
 SCANNERS = ("A", "B")
 
 _BENIGN, _MALIGNANT = 4, 5
@@ -170,6 +170,13 @@ def unseen_scenes(kind: Kind, n: int = 24) -> list[Scene]:
     return [scene(kind, i, is_malignant=i % 2 == 1, has_shortcut=i // 2 % 2 == 1) for i in range(n)]
 
 
+def corner_mask() -> NDArray[np.uint8]:
+    """Where the marker is, or would be, `SHAPE`."""
+    mask = np.zeros(SHAPE, np.uint8)
+    mask[:8, :8] = 1
+    return mask
+
+
 def write_scenes(folder: Path | str, kind: Kind, n: int = 24) -> Path:
     """Write `unseen_scenes` as a cohort, and masks of where shortcuts may hide.
 
@@ -184,7 +191,8 @@ def write_scenes(folder: Path | str, kind: Kind, n: int = 24) -> Path:
     -------
     Path
         ``manifest.csv`` with the column ``scanner``. Masks are ``masks/CASE_corner.png`` and
-        ``masks/CASE_below_body.png``, the same in every case and for every kind.
+        ``masks/CASE_below_body.png``, the same in every case and for every kind, and
+        ``masks/CASE_other_organ.png``, the true ``partner`` (a network may predict none).
 
     Raises
     ------
@@ -192,8 +200,9 @@ def write_scenes(folder: Path | str, kind: Kind, n: int = 24) -> Path:
         If the disk refuses.
     """
     masks = {name: np.zeros(SHAPE, np.uint8) for name in MASKS}
-    masks["corner"][:8, :8] = 1
+    masks["corner"] = corner_mask()
     masks["below_body"][40:45] = 1
+    partner = CLASSES.index("partner")
     with atomic_folder(folder) as place:
         (place / "masks").mkdir()
         cases = []
@@ -201,6 +210,7 @@ def write_scenes(folder: Path | str, kind: Kind, n: int = 24) -> Path:
             name = f"scene_{i:03d}"
             np.save(place / f"{name}.npy", one.image)
             Image.fromarray(one.labels).save(place / f"{name}_labels.png")
+            masks["other_organ"] = (one.labels == partner).astype(np.uint8)
             for region, mask in masks.items():
                 Image.fromarray(mask).save(place / "masks" / f"{name}_{region}.png")
             cases.append(
