@@ -32,6 +32,8 @@ def test_what_it_tells():
     assert len(found) == 3
     assert found.patients == ("p", "q", "p")
     assert list(found.metadata) == ["sex"]
+    marked = table(cases=listing().assign(split="val", image_sha256=list("xyz")))
+    assert list(marked.metadata) == ["sex"]
     assert found.parts == ("background", "heart", "aorta")
     of_aorta = found.of_target("aorta")
     np.testing.assert_array_equal(of_aorta.to_numpy(), SHARES[:, 1])

@@ -5,14 +5,16 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from tests.cohort_studies import study
 
 from voxplain.attribution import Gradient
+from voxplain.attribution.estimate import Estimate
 from voxplain.data.case import Case
-from voxplain.engine import ModelPlace, Study, run_study
+from voxplain.engine import ModelPlace, Study, capacity, run_study
 from voxplain.engine.capacity import StudyEstimate, _bytes, estimate_study
 from voxplain.engine.run import most_blocks
 from voxplain.engine.work import sha256_of, study_names
@@ -64,6 +66,42 @@ def test_passes_and_bytes_are_those_of_the_run(tmp_path: Path) -> None:
     assert 20 * a_task + n_blocks * a_block == pytest.approx(sum(written), rel=0.25)
     assert found.n_bytes == pytest.approx(a_task + a_block * found.n_blocks / 20, rel=0.2)
     assert estimate_study(asked, n_left=3, n_read=1).n_tasks == 3
+
+
+def test_workers_beside_each_other_share_the_processors(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = study(tmp_path, 1)
+    monkeypatch.setattr("dask.system.CPU_COUNT", 12)
+    before = torch.get_num_threads()
+    seen: list[int] = []
+    timed = capacity._timed
+
+    def watched(*arguments: Any) -> Any:
+        seen.append(torch.get_num_threads())
+        return timed(*arguments)
+
+    monkeypatch.setattr(capacity, "_timed", watched)
+    for n_workers in (1, 4, 30):
+        estimate_study(asked, n_workers=n_workers)
+        assert torch.get_num_threads() == before
+    assert seen == [before, 3, 1]
+    asked.cases[0].images[0].write_bytes(b"no image")
+    with pytest.raises(DataError, match="no case could be timed"):
+        estimate_study(asked, n_workers=4)
+    assert torch.get_num_threads() == before
+
+
+def test_slow_cases_make_more_blocks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = study(tmp_path, 1)
+    for seconds, n_blocks in ((0.5, most_blocks(50_000)), (2.0, 20_000 + most_blocks(200_000))):
+        cost = Estimate(1, 1, 1, False, seconds, 1)
+        monkeypatch.setattr(
+            capacity, "_timed", lambda *_, cost=cost: capacity._Timed(0.0, cost, {})
+        )
+        found = estimate_study(asked, n_left=100_000)
+        assert found.seconds == seconds
+        assert found.n_blocks == n_blocks
 
 
 def test_faults(tmp_path: Path) -> None:

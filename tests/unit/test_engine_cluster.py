@@ -34,7 +34,7 @@ def two() -> Iterator[Cluster]:
 
 
 def tasks_of(asked: Study) -> list[Task]:
-    return [Task(case, "m", "gradient", asked.stamp(case)) for case in asked.cases]
+    return [Task(case, "m", "gradient", asked.stamp(case), ()) for case in asked.cases]
 
 
 def test_two_workers_give_the_same_table(two: Cluster, tmp_path: Path) -> None:

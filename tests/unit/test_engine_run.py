@@ -22,6 +22,8 @@ from voxplain.engine import run as run_module
 from voxplain.engine.run import Here, State, _Recorder, state_of
 from voxplain.engine.work import Task, _loaded, run_task, sha256_of
 from voxplain.errors import DataError, ModelError, OutputError
+from voxplain.space import read_image
+from voxplain.space.nifti import write_nifti
 from voxplain.study.store import CaseResult, Store
 
 
@@ -199,7 +201,7 @@ def test_what_waits_is_written_when_nothing_comes(
     asked = without_model(1, 2)
     store = Store.create(tmp_path, asked.plan(), asked.cases_frame())
     recorder = _Recorder(store)
-    result = trivial(asked, Task(asked.cases[0], "m", "gradient", ""))
+    result = trivial(asked, Task(asked.cases[0], "m", "gradient", "", ()))
 
     def n_written() -> int:
         return len(list((tmp_path / "runs").rglob("*.parquet")))
@@ -217,6 +219,113 @@ def test_what_waits_is_written_when_nothing_comes(
     now[0] = 1011.0
     recorder.write_if_due()
     assert n_written() == 3
+
+
+def test_slow_cases_are_written_at_once_while_blocks_are_few(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [0.0]
+    monkeypatch.setattr(run_module.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(run_module, "SLOW_BLOCKS", 30)
+    asked = without_model(1, 2)
+    store = Store.create(tmp_path, asked.plan(), asked.cases_frame())
+    quick = trivial(asked, Task(asked.cases[0], "m", "gradient", "", ()))
+
+    def take(recorder: _Recorder, created: str, seconds: float) -> int:
+        recorder.take(replace(quick, run={**quick.run, "created": created, "seconds": seconds}))
+        return store.n_blocks()
+
+    # a hundred thousand cases of a minute, in small: 30 blocks at once, then few
+    recorder = _Recorder(store)
+    counts = []
+    for i in range(200):
+        now[0] += 60.0
+        counts.append(take(recorder, f"a{i}", 60.0))
+    assert counts[:30] == [*range(1, 31)]
+    assert 30 < counts[-1] < 200
+    assert counts[-1] <= 30 + run_module.most_blocks(now[0])
+    # what is there from before counts too
+    now[0] += 60.0
+    resumed = _Recorder(store)
+    now[0] += 1000.0
+    before = take(resumed, "b0", 60.0)
+    now[0] += 2.0
+    assert take(resumed, "b1", 60.0) == before
+    # many workers: not more than a block a second; quick cases wait for longer
+    monkeypatch.setattr(run_module, "SLOW_BLOCKS", 20_000)
+    third = _Recorder(store)
+    now[0] += 1000.0
+    before = take(third, "c0", 0.5)
+    now[0] += 0.5
+    assert take(third, "c1", 2.0) == before
+    now[0] += 0.5
+    third.write_if_due()
+    assert store.n_blocks() == before + 1
+    now[0] += 2.0
+    assert take(third, "c2", 0.5) == before + 1
+
+
+def masked(folder: Path, n_cases: int) -> Study:
+    """Study with two masks: of c000 the first one, of c001 none."""
+    asked = study(folder, n_cases)
+    masks = {name: str(folder / "masks" / f"{{case}}_{name}.nii.gz") for name in ("node", "cyst")}
+    (folder / "masks").mkdir()
+    image = read_image(asked.cases[0].images)
+    inside = np.zeros((1, *image.grid.shape), np.uint8)
+    inside[:, 2:5, 2:5, 2:5] = 1
+    write_nifti(folder / "masks" / "c000_node.nii.gz", inside, image.grid, np.uint8)
+    return replace(asked, masks=masks)
+
+
+def test_a_case_without_mask_files_has_empty_regions(tmp_path: Path) -> None:
+    asked = masked(tmp_path, 2)
+    assert run_study(asked, tmp_path / "s") == State(2, 0, 0)
+    table = Store(tmp_path / "s").table("tiny", "smoothgrad", ("share", "n_voxels"))
+    assert table.extra_regions == ("node", "cyst")
+    for case, region, n in (
+        ("c000", "node", 27), ("c000", "cyst", 0), ("c001", "node", 0), ("c001", "cyst", 0),
+    ):  # fmt: skip
+        row, column = table.cases.index.get_loc(case), table.regions.index(region)
+        share = table.values["share"][row, :, column]
+        present = np.isfinite(table.values["share"][row, :, 0])
+        assert present.any()
+        assert np.isfinite(share[present]).all()
+        assert (share[present] > 0).all() if n else (share[present] == 0).all()
+        assert (table.values["n_voxels"][row, :, column] == n).all()
+
+
+def test_a_mask_that_a_worker_does_not_see_fails_the_case(tmp_path: Path) -> None:
+    asked = masked(tmp_path, 2)
+    gone = tmp_path / "masks" / "c000_node.nii.gz"
+
+    def elsewhere(study: Study, task: Task) -> CaseResult:
+        gone.unlink(missing_ok=True)
+        return run_task(study, task)
+
+    assert run_study(asked, tmp_path / "s", Here(elsewhere)) == State(1, 1, 0)
+    runs = Store(tmp_path / "s").runs().set_index("case")
+    assert runs.loc["c000", "status"] == "failed"
+    reason = runs.loc["c000", "reason"]
+    assert reason.startswith(f"DataError: mask 'node': {gone} was there when the case was sent")
+
+
+def test_other_names_of_labels_are_another_study(tmp_path: Path) -> None:
+    asked = study(tmp_path, 1)
+    run_study(asked, tmp_path / "s")
+    assert Store(tmp_path / "s").plan["labels"]["1"] == "organ_1"
+    with pytest.raises(OutputError, match="another labels"):
+        run_study(replace(asked, labels={**asked.labels, 1: "liver"}), tmp_path / "s")
+    # names that lie beside a map, or are those of masks, are the case's own
+    (case,) = asked.cases
+    unnamed = replace(asked, labels={})
+    before = unnamed.stamp(case)
+    assert isinstance(case.labels, Path)
+    case.labels.with_name("labels.json").write_text('{"1": "liver"}')
+    assert unnamed.stamp(case) != before
+    stamps = {
+        unnamed.stamp(replace(case, labels={name: case.labels})) for name in ("liver", "spleen")
+    }
+    assert len(stamps) == 2
 
 
 _GROWTH = """

@@ -136,9 +136,35 @@ def test_order_of_cases_and_other_targets_change_nothing(name):
         check_exact=True,
     )
     alone = of(score_within(table(values[:, :1], patients), settings))
+    joint = ["target", "q", "is_outlier"]  # corrected over all targets
     pd.testing.assert_frame_equal(
-        alone.drop(columns="target"), of(found).drop(columns="target"), check_exact=True
+        alone.drop(columns=joint), of(found).drop(columns=joint), check_exact=True
     )
+
+
+def test_q_of_single_targets_is_over_cases_and_targets_together():
+    values = shares(3, 60, 4)
+    values[:5, 1] = np.nan
+    found = score_within(table(values))
+    is_whole = (found["target"] == ALL_TARGETS).to_numpy()
+    for rows in (found[is_whole], found[~is_whole]):
+        known = rows.dropna(subset=["p_tail"])
+        expected = false_discovery_control(known["p_tail"])
+        np.testing.assert_allclose(known["q"], expected, rtol=1e-12)
+        assert rows["q"].isna().sum() == rows["p_tail"].isna().sum()
+    assert found["q"].isna().sum() == 5
+    np.testing.assert_array_equal(found["is_outlier"], found["q"] <= 0.05)
+
+
+def test_cases_of_the_fitting_cohort_have_scores_of_targets_and_no_more():
+    cohort = table(shares(4, 60, 2))
+    found = fit_anomalies(cohort).score(cohort)
+    assert found[["p", "p_tail", "q"]].isna().all(axis=None)
+    assert of(found)["score"].notna().all()
+    assert of(found, ALL_TARGETS)["score"].isna().all()
+    assert of(found, ALL_TARGETS)["mean_score"].notna().all()
+    preset = fit_anomalies(cohort, PRESETS["agg2exp"]).score(cohort)
+    assert preset["score"].notna().all()
 
 
 def test_the_papers_preset_is_scikit_learn_on_all_cases():

@@ -97,6 +97,33 @@ def test_auroc_is_scikit_learns():
     assert list(fixed["n_low"])[:2] == [int((dice[name] < 0.5).sum()) for name in dice]
 
 
+def test_a_quarter_of_total_failures_is_still_split_off():
+    """Their Dice of 0 is the lower quartile itself, below which there is none."""
+    scores, dice, patients = study(9, 40, classes=("heart",))
+    dice["heart"] = dice["heart"].clip(lower=0.01)
+    failed = np.arange(40) < 12
+    dice.loc[failed, "heart"] = 0.0
+    row = low_dice_detection(scores, dice, patients, n_boot=50).iloc[0]
+    assert row["threshold"] == dice["heart"][~failed].min()
+    assert (row["n_low"], row["n_rest"]) == (12, 28)
+    expected = roc_auc_score(failed, score_of(scores, "heart"))
+    assert row["auroc"] == pytest.approx(expected, rel=1e-12)
+    # two of them have no map at all, and so no score
+    lost = scores["case"].isin(dice.index[:2]) & (scores["target"] == "heart")
+    scores.loc[lost, "score"] = np.nan
+    row = low_dice_detection(scores, dice, patients, n_boot=50).iloc[0]
+    assert (row["n_low"], row["n_rest"]) == (10, 28)
+    assert row["note"] == ("2 cases of Dice 0 have no score (class missed entirely): not counted")
+
+
+def test_one_order_of_many_patients_has_no_interval():
+    scores, dice, patients = study(5, 1200, classes=("heart",))
+    dice["heart"] = -score_of(scores, "heart")
+    row = anomaly_against_dice(scores, dice, patients).iloc[0]
+    assert row["rho"] == pytest.approx(-1)
+    assert np.isnan(row["low"]) or row["low"] <= row["rho"] <= row["high"]
+
+
 def test_error_of_an_auroc_is_delongs_and_that_of_draws():
     rng = np.random.default_rng(4)
     n = 300

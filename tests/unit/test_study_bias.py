@@ -119,7 +119,7 @@ def test_missing_metadata_and_absent_classes_are_counted() -> None:
     assert (row["n_patients"], row["n_missing"]) == (32, 8)
 
 
-def test_small_groups_are_left_out_and_named() -> None:
+def test_small_groups_are_left_out_and_counted() -> None:
     features, metadata = _cohort(40)
     metadata["site"] = ["x"] * 18 + ["y"] * 16 + ["z"] * 4 + [None] * 2
     features.iloc[:15, 1] = np.nan
@@ -127,11 +127,44 @@ def test_small_groups_are_left_out_and_named() -> None:
     row = _row(table, "site")
     assert (row["test"], row["groups"]) == ("Mann–Whitney", "x (18), y (16)")
     assert (row["n_patients"], row["n_missing"]) == (34, 2)
-    assert row["note"] == "left out, fewer than 5 patients: z (4)"
+    assert row["note"] == "left out: 1 group of fewer than 5 patients, 4 in all"
     row = _row(table, "site", "f1")
     assert math.isnan(row["p"])
-    assert row["note"].startswith("no test: fewer than two groups of 5 patients; left out, fewer")
-    assert "x (3)" in row["note"]
+    assert row["note"].startswith(
+        "no test: fewer than two groups of 5 patients; left out: 1 group of fewer than 5 patients, "
+        "3 in all"
+    )
+
+
+def test_rare_values_are_named_nowhere() -> None:
+    """A value of few patients, e.g. of one hospital, may tell who they are."""
+    features, metadata = _cohort(40)
+    metadata["site"] = [*["x"] * 18, *["y"] * 16, *["rare one"] * 4, "rare two", "rare three"]
+    patients = list(features.index)
+    flags = pd.Series(np.arange(40) % 3 == 0, metadata.index)
+    for table in (
+        bias_table(features, metadata[["site"]], patients),
+        outlier_bias(flags, metadata[["site"]], patients),
+    ):
+        assert "rare" not in table.to_csv()
+        assert table["note"].str.contains("left out: 3 groups of fewer than 5 patients, 6 in").all()
+
+
+def test_a_small_group_beside_a_large_one_takes_no_exact_p() -> None:
+    """The exact distribution takes time by the product of both, here for each feature."""
+    rng = np.random.default_rng(0)
+    for n, method in ((1_300, "exact"), (1_700, "asymptotic")):
+        values = rng.normal(size=n)
+        values[:7] += 0.9
+        index = pd.Index([f"c{i:05}" for i in range(n)])
+        sex = pd.DataFrame({"sex": np.where(np.arange(n) < 7, "F", "M")}, index)
+        row = bias_table(pd.DataFrame({"f0": values}, index), sex, list(index)).iloc[0]
+        expected = stats.mannwhitneyu(values[:7], values[7:], method=method).pvalue
+        other = stats.mannwhitneyu(
+            values[:7], values[7:], method="exact" if method == "asymptotic" else "asymptotic"
+        ).pvalue
+        assert row["p"] == pytest.approx(expected, rel=1e-9)
+        assert row["p"] != pytest.approx(other, rel=1e-6)
 
 
 def test_columns_that_cannot_be_tested_have_one_row_and_no_p() -> None:

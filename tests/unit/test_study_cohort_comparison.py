@@ -1,6 +1,7 @@
 """Differences of two tables against scipy, by hand and on null cohorts."""
 
 import time
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -9,6 +10,7 @@ from scipy import stats
 
 from voxplain.errors import DataError
 from voxplain.records.cohort_table import CohortTable
+from voxplain.study import cohort_comparison
 from voxplain.study.bootstrap import interval
 from voxplain.study.cohort_comparison import COMPARISON, Permutations, compare_tables, limit_p
 from voxplain.study.importance import LARGE
@@ -29,6 +31,10 @@ def _shares(n, n_targets=1, n_regions=3, seed=0, alpha=1.0):
     return np.random.default_rng(seed).dirichlet(
         np.full(n_regions, alpha), (n, n_targets)
     )  # fmt: skip
+
+
+def _with_images(table, images):
+    return replace(table, cases=table.cases.assign(image_sha256=images))
 
 
 def _mean_gap(x, y, axis=-1):
@@ -166,7 +172,67 @@ def test_patients_on_both_sides_of_an_unpaired_design_are_refused_without_their_
         compare_tables(_table(a), _table(b, ["q0", "q1", "q2"]))
 
 
-@pytest.mark.parametrize("wrong", [{"n_permutations": 0}, {"level": 0.0}])
+def test_two_cohorts_with_the_same_names_of_cases_are_told_by_their_images():
+    a, b = _table(_shares(4, seed=1)), _table(_shares(4, seed=2))
+    same = compare_tables(_with_images(a, list("wxyz")), _with_images(b, list("wxyz")))
+    pd.testing.assert_frame_equal(same, compare_tables(a, b))
+    pd.testing.assert_frame_equal(same, compare_tables(_with_images(a, list("wxyz")), b))
+    unknown = _with_images(b, ["w", "x", None, "z"])
+    pd.testing.assert_frame_equal(same, compare_tables(_with_images(a, list("wxyz")), unknown))
+    with pytest.raises(DataError, match=r"2 of 4 cases .* different images, e.g. 'c0001'.*rename"):
+        compare_tables(_with_images(a, list("wxyz")), _with_images(b, list("w12z")))
+
+
+@pytest.mark.parametrize("design", ["paired", "unpaired"])
+def test_permutations_are_as_many_as_the_tests_need(design):
+    """One test of many must be able to survive the correction: p_least · tests ≤ 0.05."""
+    prefix = "c" if design == "paired" else "d"
+    a, b = _shares(25, 30, 30, seed=1, alpha=5), _shares(25, 30, 30, seed=2, alpha=5)
+    b[:, 3, 4] += 1
+    found = compare_tables(_table(a), _table(b, prefix=prefix))
+    assert (found["design"] == design).all()
+    assert found["p_least"].to_numpy() == pytest.approx(1 / 18_001)
+    hit = found[found["q"] <= 0.05]
+    assert hit[["target", "region"]].to_numpy().tolist() == [["t3", "r4"]]
+    few = compare_tables(_table(a), _table(b, prefix=prefix), n_permutations=10_000)
+    assert (few["q"] > 0.05).all()
+    more = compare_tables(_table(a[:, :2]), _table(b[:, :2], prefix=prefix), n_comparisons=10)
+    assert more["p_least"].to_numpy() == pytest.approx(1 / 12_001)
+
+
+@pytest.mark.parametrize("n", [15, 101])
+def test_more_tests_than_permutations_can_serve(monkeypatch, n):
+    """Few patients: all are tried. Many: the normal limit, which is told."""
+    monkeypatch.setattr(cohort_comparison, "_MOST", 40_000)
+    a, b = _shares(n, 50, 41, seed=1), _shares(n, 50, 41, seed=2)
+    found = compare_tables(_table(a), _table(b))
+    x = (a - b)[:, 0, 0]
+    if n == 15:
+        assert found["p_least"].to_numpy() == pytest.approx(2 / 2**15)
+        expected = stats.permutation_test(
+            (x,), lambda d, axis: np.abs(d.mean(axis=axis)), permutation_type="samples",
+            alternative="greater", n_resamples=np.inf, vectorized=True,
+        ).pvalue  # fmt: skip
+        assert found["p"].iloc[0] == pytest.approx(expected, abs=1e-12)
+        return
+    assert (found["p_least"] == 0).all()
+    assert found["note"].str.startswith("p is a normal limit").all()
+    z = abs(x.sum()) / np.sqrt((x**2).sum())
+    assert found["p"].iloc[0] == pytest.approx(2 * stats.norm.sf(z), rel=1e-9)
+
+
+@pytest.mark.parametrize("prefix", ["c", "d"])
+def test_permutations_that_are_made_anew_are_those_that_were_kept(monkeypatch, prefix):
+    a, b = _shares(30, 3, seed=1), _shares(30, 3, seed=2)
+    a[0, 1] = np.nan
+    monkeypatch.setattr(cohort_comparison, "_BLOCK", 60_000)
+    kept = compare_tables(_table(a), _table(b, prefix=prefix))
+    monkeypatch.setattr(cohort_comparison, "_KEPT", 0)
+    anew = compare_tables(_table(a), _table(b, prefix=prefix))
+    pd.testing.assert_frame_equal(kept, anew, check_exact=True)
+
+
+@pytest.mark.parametrize("wrong", [{"n_permutations": 0}, {"n_comparisons": 0}, {"level": 0.0}])
 def test_settings_out_of_range_are_refused(wrong):
     with pytest.raises(DataError):
         compare_tables(_table(_shares(3)), _table(_shares(3)), **wrong)

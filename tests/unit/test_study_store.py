@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -47,8 +48,8 @@ def done(
     )
 
 
-def failed(case, created, reason="no image"):
-    return CaseResult(failed_run(case, "m", "g", reason, created=created))
+def failed(case, created, reason="no image", **known):
+    return CaseResult(failed_run(case, "m", "g", reason, created=created, **known))
 
 
 def listing(names=CASES):
@@ -98,7 +99,7 @@ def test_nothing_depends_on_the_order_of_finishing_or_on_blocks(store, tmp_path,
     pd.testing.assert_frame_equal(one.cases, two.cases)
     pd.testing.assert_frame_equal(one.dice, two.dice)
     pd.testing.assert_frame_equal(store.classes("m", "g"), other.classes("m", "g"))
-    dropped = ["block"]
+    dropped = ["block", "written"]
     pd.testing.assert_frame_equal(
         store.runs().drop(columns=dropped), other.runs().drop(columns=dropped)
     )
@@ -108,10 +109,10 @@ def test_a_case_that_ran_again_counts_once_in_its_latest_run(store):
     store.add(
         [done("c1", 0.9, created="2026-01-02", dice=0.8), done("c0", 0.3, created="2026-01-02")]
     )
-    store.add([done("c1", 0.1, created="2026-01-01", dice=0.2)])  # finished late, begun before
-    assert share_of(store, "c1") == 0.9
+    store.add([done("c1", 0.1, created="2026-01-01", dice=0.2)])  # a worker's clock is late
+    assert share_of(store, "c1") == 0.1
     assert share_of(store, "c0") == 0.3
-    assert store.classes("m", "g")[["case", "dice"]].to_numpy().tolist() == [["c1", 0.8]]
+    assert store.classes("m", "g")[["case", "dice"]].to_numpy().tolist() == [["c1", 0.2]]
     assert store.runs()["case"].tolist() == ["c0", "c1"]
     store.add([done("c1", 0.2, created="2026-01-03")])
     assert share_of(store, "c1") == 0.2
@@ -132,9 +133,77 @@ def test_failed_then_done_then_failed(store):
     assert [*store.table("m", "g").cases.index] == ["c3"]
     store.add([done("c2", 0.4, created="2026-01-02")])
     assert [*store.table("m", "g").cases.index] == ["c2", "c3"]
-    store.add([failed("c2", "2026-01-03", "changed")])
+    store.add([failed("c2", "2026-01-03", "a worker died")])  # of the same files
+    assert [*store.table("m", "g").cases.index] == ["c2", "c3"]
+    assert share_of(store, "c2") == 0.4
+    store.add([failed("c2", "2026-01-04", "changed", stamp="other files")])
     assert [*store.table("m", "g").cases.index] == ["c3"]
+    assert store.runs().set_index("case").loc["c2", "reason"] == "changed"
     assert store.partitions() == [("m", "g")]
+
+
+def test_the_drivers_order_counts_though_its_clock_goes_back(store, monkeypatch):
+    monkeypatch.setattr("voxplain.study.store.time.time_ns", lambda: 2000)
+    store.add([done("c0", 0.1, created="1")])
+    store.add([done("c0", 0.2, created="2")])
+    monkeypatch.setattr("voxplain.study.store.time.time_ns", lambda: 5)
+    again = Store(store.folder)  # another driver, on a machine that is late
+    again.add([done("c0", 0.3, created="0"), failed("c1", "0")])
+    again.add([failed("c1", "1", "again")])
+    runs = store.runs().set_index("case")
+    assert runs["written"].tolist() == [2002, 2003]
+    assert share_of(store, "c0") == 0.3
+    assert runs.loc["c1", "reason"] == "again"
+
+
+def test_rows_of_another_plan_do_not_count(store):
+    before = Store(store.folder)
+    store.add([done("c0", 0.1)])
+    Store.clear(store.folder)
+    new = Store.create(store.folder, {**PLAN, "seed": 1}, listing())
+    assert new.runs().empty
+    before.add([done("c0", 0.2, created="2"), done("c1", 0.3)])  # a driver that goes on meanwhile
+    assert new.runs().empty
+    new.add([done("c1", 0.4, created="3")])
+    assert [*new.table("m", "g").cases.index] == ["c1"]
+    assert share_of(new, "c1") == 0.4
+
+
+def test_what_cannot_be_cleared_is_told(store, monkeypatch):
+    store.add([done("c0", 0.1)])
+
+    def busy(path):
+        raise OSError(errno.EBUSY, "Device or resource busy", str(path))
+
+    with monkeypatch.context() as patched:
+        patched.setattr("voxplain.study.store.shutil.rmtree", busy)
+        with pytest.raises(OutputError, match=r"runs cannot be removed \(.*busy"):
+            Store.clear(store.folder)
+    assert share_of(Store(store.folder), "c0") == 0.1  # still a study
+    Store.clear(store.folder)
+    assert [*store.folder.iterdir()] == []
+
+
+def test_hashes_of_images_are_with_the_cases(store):
+    store.add([done("c1", 0.1), done("c0", 0.2, model="n"), done("c3", 0.3, model="n")])
+    assert "image_sha256" not in store.table("m", "g").cases  # imported: not known
+    for case in ("c1", "c0"):
+        one = done(case, 0.1, created="2")
+        store.add([replace(one, run={**one.run, "image_sha256": f"hash of {case}"})])
+    cases = store.table("m", "g").cases
+    assert cases["image_sha256"].to_dict() == {"c0": "hash of c0", "c1": "hash of c1"}
+
+
+def test_planes_of_cases_with_long_and_odd_names(store):
+    planes = {"picture": np.arange(6, dtype=np.uint8).reshape(2, 3)}
+    names = ["肺部扫描" * 15, "ä" * 80, "a b%"]
+    for i, name in enumerate(names):
+        store.add([replace(done(name), planes={"picture": planes["picture"] + i})])
+    for i, name in enumerate(names):
+        np.testing.assert_array_equal(
+            store.planes("m", "g", name)["picture"], planes["picture"] + i
+        )
+    assert store.planes("m", "g", "unknown") == {}
 
 
 def test_a_store_of_failures_only(store):

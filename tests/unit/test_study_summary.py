@@ -12,9 +12,17 @@ from tests.cohort_tables import EXTRA, STRANGE, TARGETS, cohort_table
 from voxplain.errors import DataError, MethodError
 from voxplain.study.anomalies import ALL_TARGETS, fit_anomalies
 from voxplain.study.anomaly_settings import AnomalySettings
+from voxplain.study.cohort_comparison import compare_tables
 from voxplain.study.false_discovery import adjusted
 from voxplain.study.importance import global_importance
-from voxplain.study.summary import StudySummary, SummarySettings, summarise
+from voxplain.study.summary import (
+    Comparison,
+    StudySummary,
+    SummarySettings,
+    adjusted_comparisons,
+    adjusted_summaries,
+    summarise,
+)
 
 FEW = SummarySettings(n_boot=100)
 
@@ -64,6 +72,66 @@ def test_q_is_over_tests_of_importance_and_of_outliers_together(summary: StudySu
     clear = summary.bias[summary.bias["q"] <= 0.05]
     assert set(clear["column"]) == {"sex"}
     assert "liver · background" in set(clear["feature"])
+
+
+def test_q_is_over_the_tests_of_all_models(summary: StudySummary) -> None:
+    other = summarise(cohort_table(30, model="other", seed=4), FEW)
+    blank = summarise(cohort_table(12, model="blank", metadata=False), FEW)
+    found = adjusted_summaries([summary, blank, other])
+    given = [frame for one in (summary, blank, other) for frame in (one.bias, one.outlier_bias)]
+    frames = [frame for one in found for frame in (one.bias, one.outlier_bias)]
+    expected = adjusted(pd.concat(given)["p"].to_numpy(float))
+    assert pd.concat(frames)["q"].to_numpy(float) == pytest.approx(expected, nan_ok=True)
+    for old, new in zip(given, frames, strict=True):
+        pd.testing.assert_frame_equal(old.drop(columns="q"), new.drop(columns="q"))
+    assert found[1].bias.empty
+    assert found[0].table is summary.table
+    assert adjusted_summaries([]) == []
+
+
+def test_q_is_over_all_comparisons() -> None:
+    tables = [cohort_table(8, model=name, seed=i, shift=i / 2) for i, name in enumerate("abc")]
+    pairs = [("a", tables[0], tables[1]), ("b", tables[1], tables[2])]
+    given = [Comparison((n, "z"), "gradient", compare_tables(x, y)) for n, x, y in pairs]
+    found = adjusted_comparisons(given)
+    p = pd.concat([one.frame for one in given])["p"].to_numpy(float)
+    q = pd.concat([one.frame for one in found])["q"].to_numpy(float)
+    assert q == pytest.approx(adjusted(p), nan_ok=True)
+    n_tests = int(np.isfinite(p).sum())
+    assert [one.n_tests for one in found] == [n_tests, n_tests]
+    # eight patients: one difference alone has p of 2 / 2^8 at least
+    assert given[0].least_q == pytest.approx(2 / 2**8 * (n_tests / 2))
+    assert found[0].least_q == pytest.approx(min(1, 2 / 2**8 * n_tests))
+    assert adjusted_comparisons([]) == []
+
+
+def test_signed_parts_count_each_patient_once() -> None:
+    """A patient of nine cases weighs as much as one of a single case."""
+    table = cohort_table(10, extra=False, metadata=False)
+    cases = table.cases.assign(patient=["often"] * 9 + ["once"])
+    found = summarise(replace(table, cases=cases), FEW).signed["positive"]
+    share = 0.7 * table.values["share"]
+    expected = (share[:9].mean(axis=0) + share[9]) / 2
+    assert found.to_numpy() == pytest.approx(expected, rel=1e-12)
+
+
+def test_cases_without_a_score_are_no_group_of_ordinary_ones() -> None:
+    table = cohort_table(60)
+    share = table.values["share"].copy()
+    share[40:] = np.nan
+    found = summarise(replace(table, values={"share": share}), FEW).outlier_bias
+    assert (found["n_missing"] == 20).all()
+    assert (found["n_patients"] == 40).all()
+
+
+def test_tests_of_the_paper_are_asked_for(summary: StudySummary) -> None:
+    forest = AnomalySettings("isolation_forest", "share", rule="predict", n_trees=30)
+    settings = replace(FEW, bias_preset="agg2exp", min_group=2, anomalies=forest)
+    found = summarise(cohort_table(80, seed=2), settings)
+    assert {"t-test (Welch)", "two proportions"} <= set(found.outlier_bias["test"])
+    rows = pd.concat([found.bias, found.outlier_bias])
+    assert rows["q"].to_numpy() == pytest.approx(adjusted(rows["p"].to_numpy()), nan_ok=True)
+    assert "t-test (Welch)" not in set(summary.outlier_bias["test"])
 
 
 def test_order_of_cases_changes_nothing(summary: StudySummary) -> None:
@@ -125,6 +193,8 @@ def test_settings_are_checked() -> None:
         SummarySettings(n_boot=0)
     with pytest.raises(DataError, match="between 0 and 1"):
         SummarySettings(level=1.0)
+    with pytest.raises(MethodError, match="voxplain, agg2exp, got 'agg'"):
+        SummarySettings(bias_preset="agg")
     forest = SummarySettings(
         n_boot=50, anomalies=AnomalySettings(detector="isolation_forest", n_trees=10)
     )

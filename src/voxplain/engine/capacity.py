@@ -5,21 +5,24 @@ from __future__ import annotations
 import math
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+import torch
 from numpy.typing import NDArray
 
 from voxplain.attribution.estimate import Estimate
 from voxplain.attribution.method import Method
 from voxplain.attribution.run import estimate
 from voxplain.data.case import Case
+from voxplain.engine.connection import threads_of
 from voxplain.engine.planes import planes_of
-from voxplain.engine.run import most_blocks
+from voxplain.engine.run import SLOW_BLOCKS, SLOW_S, most_blocks
 from voxplain.engine.study import Study
 from voxplain.errors import DataError, MethodError, VoxplainError
 from voxplain.models.model import Model
@@ -96,7 +99,7 @@ def estimate_study(
     """Tell what a study will cost from a few of its cases.
 
     The cases lie evenly over the list. Each is read, and a window of each model timed in this
-    process, with its number of threads; storage is measured on a block of made-up rows.
+    process; storage is measured on a block of made-up rows.
 
     Parameters
     ----------
@@ -105,7 +108,9 @@ def estimate_study(
     n_left
         Tasks that are left; default: all.
     n_workers
-        Processes like this one, each with its own processors.
+        Processes on a machine like this one. Several share its processors, as
+        `voxplain.engine.cluster.Cluster.local` has it: a window is timed with
+        max(1, processors // n_workers) torch threads, one worker with those that are set.
     n_read
         Cases to read at most; those that cannot be are passed over.
 
@@ -126,7 +131,8 @@ def estimate_study(
     Notes
     -----
     Cost: `n_read` times the models times (a prediction, where it takes less than 20 s, and two
-    windows for each method).
+    windows for each method). Workers beside each other also share the memory's and the disk's
+    speed, which is not measured: many of them on one machine may take longer.
     """
     if n_workers < 1 or n_read < 1 or (n_left is not None and n_left < 0):
         raise MethodError(
@@ -139,13 +145,14 @@ def estimate_study(
     places = np.unique(np.linspace(0, len(study.cases) - 1, n_read).round().astype(int))
     found: list[_Timed] = []
     faults = []
-    for case in (study.cases[i] for i in places):
-        for model in models.values():
-            for method in study.methods.values():
-                try:
-                    found.append(_timed(study, case, model, method))
-                except VoxplainError as error:
-                    faults.append(f"{case.name}: {error}")
+    with _threads_of_one(n_workers):
+        for case in (study.cases[i] for i in places):
+            for model in models.values():
+                for method in study.methods.values():
+                    try:
+                        found.append(_timed(study, case, model, method))
+                    except VoxplainError as error:
+                        faults.append(f"{case.name}: {error}")
     if not found:
         raise DataError(f"no case could be timed: {faults[0]}; run voxplain data check")
     n_each = len(models) * len(study.methods)
@@ -153,7 +160,8 @@ def estimate_study(
     costs = [one.cost for one in found]
     seconds = float(np.mean([one.reading_s + one.cost.seconds for one in found]))
     a_task, a_block = _bytes(study, models, [one.planes for one in found])
-    n_blocks = min(n_tasks, n_each * most_blocks(n_tasks * seconds / n_workers))
+    n_blocks = n_each * most_blocks(n_tasks * seconds / n_workers)
+    n_blocks = min(n_tasks, n_blocks + (SLOW_BLOCKS if seconds > SLOW_S else 0))
     return StudyEstimate(
         n_tasks=n_tasks,
         n_workers=n_workers,
@@ -166,6 +174,18 @@ def estimate_study(
         n_bytes=a_task + a_block * n_blocks / max(1, n_tasks),
         memory_bytes=max(cost.memory_bytes for cost in costs),
     )
+
+
+@contextmanager
+def _threads_of_one(n_workers: int) -> Iterator[None]:
+    """Take as many torch threads as each of several workers of this machine has."""
+    before = torch.get_num_threads()
+    if n_workers > 1:
+        torch.set_num_threads(threads_of(n_workers))
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 @dataclass(frozen=True, eq=False)
@@ -203,7 +223,13 @@ def _bytes(
     targets = [target.name for target in study.targets_of(study.class_names)]
     regions = [*study.region_names, *study.masks]
     rng = np.random.default_rng(0)
-    rows = [_made_up(f"case_{i:06d}", targets, regions, channels[0], rng) for i in range(_BLOCK)]
+    rows = [
+        replace(
+            _made_up(f"case_{i:06d}", targets, regions, channels[0], rng),
+            planes=planes[i % len(planes)],
+        )
+        for i in range(_BLOCK)
+    ]
     sizes = []
     for block in (rows[:1], rows):
         with tempfile.TemporaryDirectory() as folder:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from voxplain import __version__
-from voxplain.engine.connection import CONFIG, connected, quiet, version_asker
+from voxplain.engine.connection import CONFIG, connected, quiet, threads_of, version_asker
 from voxplain.engine.study import Study
 from voxplain.engine.work import Task, run_task
 from voxplain.errors import ClusterError, VoxplainError
@@ -127,9 +127,10 @@ class Cluster:
         Notes
         -----
         Processes are spawned: a script that calls this needs ``if __name__ == "__main__":``.
+        The scheduler listens on 127.0.0.1 without a password: other users of the machine could
+        reach it, see docs/how-to/many-machines.md.
         """
         import dask
-        from dask.system import CPU_COUNT
         from distributed import Client, LocalCluster
 
         if n_workers < 1 or (threads is not None and threads < 1):
@@ -147,7 +148,7 @@ class Cluster:
                 )
             client = Client(cluster, set_as_default=False)  # type: ignore[no-untyped-call]
             with cluster, client:
-                yield cls(client, threads=threads or max(1, CPU_COUNT // n_workers), work=work)
+                yield cls(client, threads=threads or threads_of(n_workers), work=work)
 
     @classmethod
     @contextmanager

@@ -28,6 +28,13 @@ CONFIG = {
 }
 
 
+def threads_of(n_workers: int) -> int:
+    """Torch threads of each of some workers of this machine: the processors shared out."""
+    from dask.system import CPU_COUNT
+
+    return int(max(1, CPU_COUNT // n_workers))
+
+
 def version_asker() -> Callable[[], str | None]:
     """Return a function that is sent as code, for a worker may have no voxplain."""
 

@@ -16,6 +16,7 @@ from voxplain.study.store import DONE, FAILED, CaseResult, Store
 FLUSH_S, LONGEST_S = 1.0, 300.0
 FLUSH_PART = 0.01
 FLUSH_CASES, FLUSH_ROWS = 500, 300_000
+SLOW_S, SLOW_BLOCKS = 1.0, 20_000
 
 
 @dataclass(frozen=True)
@@ -108,8 +109,9 @@ def run_study(
     Notes
     -----
     A case whose files have changed since (name, size, time) is explained again. What finishes
-    within a second is written together, later within a hundredth of the time since the start
-    (at most 5 minutes), so that files stay few; a killed process loses at most that.
+    within a second is written together; of cases that take less than a second, and of all once
+    the store has 20,000 blocks, what finishes within a hundredth of the time since the start
+    (at most 5 minutes), so that files stay few. A killed process loses at most that.
     """
     store = Store.create(folder, study.plan(), study.cases_frame())
     left, state = _left(study, store, retry)
@@ -142,22 +144,25 @@ def _left(study: Study, store: Store, retry: bool) -> tuple[list[Task], State]:
     runs = store.runs()
     columns = (runs[name].astype(str) for name in ("model", "method", "case", "status", "stamp"))
     known = {(m, k, c): (status, stamp) for m, k, c, status, stamp in zip(*columns, strict=True)}
-    stamps = [(case, study.stamp(case)) for case in study.cases]
+    stamps = [(case, study.stamp(case), study.masks_there(case)) for case in study.cases]
     counts = {DONE: 0, FAILED: 0}
     left = []
     for model in study.models:
-        for case, stamp in stamps:
+        for case, stamp, masks in stamps:
             for method in study.methods:
                 status, before = known.get((model, method, case.name), ("", ""))
                 if before == stamp and (status == DONE or (status == FAILED and not retry)):
                     counts[status] += 1
                 else:
-                    left.append(Task(case, model, method, stamp))
+                    left.append(Task(case, model, method, stamp, masks))
     return left, State(counts[DONE], counts[FAILED], len(left))
 
 
 def most_blocks(seconds: float) -> int:
-    """Count the blocks that a run of so many seconds writes at most, of one model and method."""
+    """Count the blocks that a run of so many seconds writes at most, of one model and method.
+
+    Of quick cases; of slow ones up to `SLOW_BLOCKS` in all come on top.
+    """
     growing, steady = FLUSH_S / FLUSH_PART, LONGEST_S / FLUSH_PART  # see _Recorder.write_if_due
     n = min(seconds, growing) / FLUSH_S
     n += math.log(min(max(seconds, growing), steady) / growing) / FLUSH_PART
@@ -166,18 +171,23 @@ def most_blocks(seconds: float) -> int:
 
 
 class _Recorder:
-    """Writes results to a store, together those that come soon after each other."""
+    """Writes results to a store, together those that come soon after each other.
+
+    At most one block a second of each model and method: more would keep the driver busy.
+    """
 
     def __init__(self, store: Store) -> None:
         self._store = store
+        self._n_blocks = store.n_blocks()
         self._waiting: list[CaseResult] = []
-        self._n_rows = 0
+        self._n_rows, self._is_slow = 0, False
         self._started = self._written = time.monotonic()
 
     def take(self, result: CaseResult) -> None:
         """Keep a result, and write what waits if it is time or much."""
         self._waiting.append(result)
         self._n_rows += len(result.regions)
+        self._is_slow |= result.run["seconds"] > SLOW_S and self._n_blocks < SLOW_BLOCKS
         if len(self._waiting) >= FLUSH_CASES or self._n_rows >= FLUSH_ROWS:
             self.flush()
         else:
@@ -187,12 +197,15 @@ class _Recorder:
         """Write what waits if it is time."""
         now = time.monotonic()
         longest = min(LONGEST_S, max(FLUSH_S, FLUSH_PART * (now - self._started)))
+        if self._is_slow:
+            longest = FLUSH_S
         if now - self._written >= longest:
             self.flush()
 
     def flush(self) -> None:
         """Write what waits."""
-        waiting, self._waiting, self._n_rows = self._waiting, [], 0
+        waiting, self._waiting, self._n_rows, self._is_slow = self._waiting, [], 0, False
         if waiting:
             self._store.add(waiting)
+            self._n_blocks += len({result.partition for result in waiting})
         self._written = time.monotonic()

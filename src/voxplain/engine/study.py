@@ -24,6 +24,7 @@ from voxplain.models.load import load_model
 from voxplain.models.model import Model
 from voxplain.models.parts import Parts
 from voxplain.space.labelmap import BACKGROUND
+from voxplain.space.read import NAMES_FILE
 
 CASE = "{case}"
 
@@ -134,6 +135,7 @@ class Study:
             "asked": list(self.targets),
             "score": self.score,
             "reduction": self.reduction,
+            "labels": {str(label): name for label, name in sorted(self.labels.items())},
             "regions": [*self.region_names, *self.masks],
             "extra_regions": list(self.masks),
             "seed": self.seed,
@@ -171,7 +173,12 @@ class Study:
     def stamp(self, case: Case) -> str:
         """Short hash that tells a case's files from changed ones."""
         files = [*case.images, *case.label_files, *self.mask_files(case).values()]
-        told = json.dumps([stamp(files), case.patient])
+        names: list[str] = []
+        if isinstance(case.labels, Mapping):
+            names = list(case.labels)
+        elif case.labels is not None and not self.labels:
+            files.append(case.labels.with_name(NAMES_FILE))
+        told = json.dumps([stamp(files), case.patient, names])
         return hashlib.sha256(told.encode()).hexdigest()[:16]
 
     def mask_files(self, case: Case) -> dict[str, Path]:
@@ -179,6 +186,10 @@ class Study:
         return {
             name: Path(pattern.replace(CASE, case.name)) for name, pattern in self.masks.items()
         }
+
+    def masks_there(self, case: Case) -> tuple[str, ...]:
+        """Names of the masks whose file a case has."""
+        return tuple(name for name, file in self.mask_files(case).items() if file.exists())
 
     def _told(self, label: str) -> dict[str, Any]:
         place = self.models[label]

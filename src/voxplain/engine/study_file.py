@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,10 @@ from voxplain.attribution.scores import Score
 from voxplain.attribution.targets import Reduction, Target, named_classes
 from voxplain.attribution.words import methods_of
 from voxplain.data import read_data
+from voxplain.data.case import Case
 from voxplain.engine.study import ModelPlace, Study
 from voxplain.engine.work import sha256_of, study_names
-from voxplain.errors import DataError, ModelError, TargetError, all_faults
+from voxplain.errors import DataError, LabelError, ModelError, TargetError, all_faults
 from voxplain.inference.compute import Compute, Precision
 from voxplain.models.card_file import sentences
 from voxplain.models.load import TOTALSEG
@@ -139,16 +141,26 @@ class StudyFile(BaseModel):
     def open(self, trust_code: bool = False) -> Study:
         """Load the models and lists of cases; images come when it is their turn.
 
+        All paths become absolute, for workers run in other folders.
+
         Raises
         ------
+        LabelError
+            If a mask's pattern fits no case at all.
         VoxplainError
             If something is missing, unknown or does not fit.
         """
         methods = methods_of(self.methods, "methods")
-        cohort = read_data(self.data, self.layout)
-        cases = cohort.chosen(self.split, self.n_cases)
+        raw = {
+            "data": self.data,
+            "masks": self.masks,
+            "models": {label: entry.place for label, entry in self.models.items()},
+        }
+        placed = _beside(raw, Path.cwd())
+        cohort = read_data(placed["data"], self.layout)
+        cases = [_absolute(case) for case in cohort.chosen(self.split, self.n_cases)]
         places = {
-            label: ModelPlace(entry.place, entry.settings, trust_code)
+            label: ModelPlace(placed["models"][label], entry.settings, trust_code)
             for label, entry in self.models.items()
         }
         models = {label: place.load() for label, place in places.items()}
@@ -156,7 +168,7 @@ class StudyFile(BaseModel):
         answers, regions = study_names(models)
         study = Study(
             models=places, cases=cases, methods=methods, targets=self.targets, score=self.score,
-            reduction=self.reduction, labels=cohort.classes, masks=self.masks, seed=self.seed,
+            reduction=self.reduction, labels=cohort.classes, masks=placed["masks"], seed=self.seed,
             compute=Compute(
                 device=self.device, precision=self.precision, batch_size=self.batch_size,
                 checkpointing=self.checkpointing,
@@ -166,6 +178,7 @@ class StudyFile(BaseModel):
         )  # fmt: skip
         for label, model in models.items():
             _check_classes(label, study.targets_of(model.answers), model.answers)
+        _check_masks(study)
         return study
 
 
@@ -175,6 +188,28 @@ def _check_classes(label: str, targets: Sequence[Target], answers: Sequence[str]
         for name in named_classes(target):
             if name not in answers:
                 raise TargetError(f"{label} has no class {name!r}{nearest(name, answers)}")
+
+
+def _check_masks(study: Study) -> None:
+    """Refuse a pattern that fits no case: it is mistyped, and every region would be empty."""
+    found = {name for case in study.cases for name in study.masks_there(case)}
+    for name, pattern in study.masks.items():
+        if name not in found:
+            expected = study.mask_files(study.cases[0])[name]
+            raise LabelError(
+                f"mask {name!r}: no case has a file {pattern}; the first one looked for is "
+                f"{expected}"
+            )
+
+
+def _absolute(case: Case) -> Case:
+    """Case with files that do not depend on where a program runs."""
+    labels: Path | dict[str, Path] | None
+    if isinstance(case.labels, Mapping):
+        labels = {name: file.absolute() for name, file in case.labels.items()}
+    else:
+        labels = None if case.labels is None else case.labels.absolute()
+    return replace(case, images=tuple(file.absolute() for file in case.images), labels=labels)
 
 
 def _check_alike(models: Mapping[str, Model | Parts]) -> None:

@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
@@ -21,11 +22,12 @@ from voxplain.attribution.run import explain
 from voxplain.data.case import Case, read_masks
 from voxplain.engine.planes import planes_of
 from voxplain.engine.study import ModelPlace, Study
-from voxplain.errors import ModelError, VoxplainError
+from voxplain.errors import DataError, ModelError, VoxplainError
 from voxplain.models.model import Model
 from voxplain.models.parts import Parts
 from voxplain.records.explanation import Explanation
 from voxplain.regions.overlap import overlap
+from voxplain.space.grid import Grid
 from voxplain.space.labelmap import LabelMap
 from voxplain.study.store import CLASS_COLUMNS, CaseResult, done_run, failed_run
 
@@ -40,12 +42,15 @@ class Task:
         The case, and labels of the study.
     stamp
         Of the case's files.
+    masks
+        Names of the study's masks whose file the case has, as the driver saw it.
     """
 
     case: Case
     model: str
     method: str
     stamp: str
+    masks: tuple[str, ...]
 
     @property
     def key(self) -> tuple[str, str, str]:
@@ -131,7 +136,7 @@ def _explain(
         image,
         study.targets_of(model.answers),
         study.methods[task.method],
-        extra=_masks(study, task.case),
+        extra=_masks(study, task, image.grid),
         keep=False,
         seed=study.seed,
         compute=study.compute,
@@ -140,11 +145,23 @@ def _explain(
     return result, _classes(result, truth), planes
 
 
-def _masks(study: Study, case: Case) -> LabelMap | None:
-    """Extra regions of a case; None if the study has none, or the case."""
-    files = {name: file for name, file in study.mask_files(case).items() if file.exists()}
+def _masks(study: Study, task: Task, grid: Grid) -> LabelMap | None:
+    """Extra regions of a case, empty where it has no file; None if the study has none."""
+    if not study.masks:
+        return None
+    known = study.mask_files(task.case)
+    files = {name: known[name] for name in task.masks}
+    for name, file in files.items():
+        if not file.exists():
+            raise DataError(
+                f"mask {name!r}: {file} was there when the case was sent, and "
+                f"{socket.gethostname()} does not see it; the paths of data are the same on "
+                "every machine (a shared file system)"
+            )
     names = dict(enumerate(study.masks, 1))
-    return read_masks(files, names) if files else None
+    if files:
+        return read_masks(files, names)
+    return LabelMap(np.zeros((1, *grid.shape), np.uint8), grid, names)
 
 
 def _classes(result: Explanation, truth: LabelMap | None) -> pd.DataFrame:

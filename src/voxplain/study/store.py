@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
+import time
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -16,7 +17,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from voxplain.errors import RecordError
+from voxplain.errors import OutputError, RecordError
 from voxplain.records.cohort_table import CohortTable, CohortValue
 from voxplain.records.region_table import COLUMNS as REGION_COLUMNS
 from voxplain.records.unfinished import PLAN_FILE, plan_digest, read_plan
@@ -33,9 +34,9 @@ CLASS_COLUMNS = (
 )  # fmt: skip
 RUN_COLUMNS = (
     "case", "model", "method", "status", "reason", "stamp", "image_sha256", "codes", "n_forward",
-    "n_backward", "seconds", "peak_memory_bytes", "worker", "version", "created",
+    "n_backward", "seconds", "peak_memory_bytes", "worker", "version", "created", "written", "plan",
 )  # fmt: skip
-_DATASETS = {REGIONS: REGION_COLUMNS, CLASSES: CLASS_COLUMNS, RUNS: RUN_COLUMNS}
+_BLOCKS = "model=*/method=*/*.parquet"
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,9 +70,10 @@ class Store:
 
     ``regions``, ``classes`` and ``runs`` are Parquet datasets, partitioned by model and method.
     What finishes together is a block: a file of one name in each of the three, written in that
-    order, each whole or not at all. A block counts when its file in ``runs`` is there; a case
-    that was run again counts in its latest block. Nothing is ever changed in place, so a
-    process that is killed at any moment leaves a store that can be read and gone on with.
+    order, each whole or not at all. A block counts when its file in ``runs`` is there; of a case
+    that was run again the latest row counts, or of the same files the latest that is done.
+    Nothing is ever changed in place, so a process that is killed at any moment leaves a store
+    that can be read and gone on with.
 
     Parameters
     ----------
@@ -92,6 +94,8 @@ class Store:
                 "or voxplain study import"
             )
         self.plan = read_plan(self.folder)
+        self._plan_sha256 = plan_digest(None, self.plan, "results")
+        self._written: int | None = None
 
     @classmethod
     def create(cls, folder: Path | str, plan: Mapping[str, Any], cases: pd.DataFrame) -> Store:
@@ -121,12 +125,26 @@ class Store:
 
     @staticmethod
     def clear(folder: Path | str) -> None:
-        """Remove the results of a study from a folder, and nothing else in it."""
+        """Remove the results of a study from a folder, and nothing else in it.
+
+        Raises
+        ------
+        OutputError
+            If something cannot be removed; the folder then still holds the study.
+        """
         folder = Path(folder)
         if not (folder / PLAN_FILE).is_file():
             return
-        for dataset in (RUNS, REGIONS, CLASSES, PLANES):
-            shutil.rmtree(folder / dataset, ignore_errors=True)
+        for place in (folder / name for name in (RUNS, REGIONS, CLASSES, PLANES)):
+            if not place.exists():
+                continue
+            try:
+                shutil.rmtree(place)
+            except OSError as error:
+                raise OutputError(
+                    f"{place} cannot be removed ({error}); end what has a file in it open, see "
+                    "that you may write there, or give another folder"
+                ) from error
         (folder / CASES_FILE).unlink(missing_ok=True)
         (folder / PLAN_FILE).unlink()
 
@@ -155,28 +173,59 @@ class Store:
                 pd.concat(frames, ignore_index=True) if frames else pd.DataFrame()
                 for frames in rows
             )
-            write_block(self.folder, regions, classes, runs)
+            write_block(
+                self.folder, regions, classes, runs,
+                written=self._next_time(), plan=self._plan_sha256,
+            )  # fmt: skip
+
+    def _next_time(self) -> int:
+        """Nanoseconds since 1970 by this machine's clock, but later than all that is written."""
+        if self._written is None:
+            self._every_run()
+        self._written = max(time.time_ns(), (self._written or 0) + 1)
+        return self._written
 
     def runs(self) -> pd.DataFrame:
         """Latest state of every case, model and method that was tried: `RUN_COLUMNS`, ``block``.
 
-        Only of listed cases, ordered by model, method and the order of cases.
+        The one that was written last, whatever the clocks of workers say; but a failure hides no
+        result of the same files (``stamp``). Only of listed cases and this plan, ordered by
+        model, method and the order of cases.
         """
-        files = sorted((self.folder / RUNS).glob("model=*/method=*/*.parquet"))
-        if not files:
-            return pd.DataFrame(columns=[*RUN_COLUMNS, "block"])
-        frame = pd.concat([_read(file).assign(block=file.stem) for file in files])
-        frame = frame.sort_values(["created", "block"], kind="stable")
-        frame = frame.drop_duplicates(["model", "method", "case"], keep="last")
+        frame = self._every_run()
+        frame = frame[frame["plan"].isin(("", self._plan_sha256))]
+        frame = frame.sort_values(["written", "block"], kind="stable", ignore_index=True)
+        key = ["model", "method", "case"]
+        latest = frame.groupby(key)["stamp"].transform("last")
+        frame = frame[frame["stamp"] == latest]
+        frame = frame.iloc[np.argsort(frame["status"] == DONE, kind="stable")]
+        frame = frame.drop_duplicates(key, keep="last")
         order = {case: i for i, case in enumerate(self.cases().index)}
         frame = frame[frame["case"].isin(order)].assign(_order=lambda rows: rows["case"].map(order))
         return frame.sort_values(["model", "method", "_order"], ignore_index=True).drop(
             columns="_order"
         )
 
+    def n_blocks(self) -> int:
+        """Count the blocks, of all models and methods."""
+        return sum(1 for _ in (self.folder / RUNS).glob(_BLOCKS))
+
+    def _every_run(self) -> pd.DataFrame:
+        """Rows of every block: `RUN_COLUMNS`, ``block``."""
+        files = sorted((self.folder / RUNS).glob(_BLOCKS))
+        if not files:
+            return pd.DataFrame(columns=[*RUN_COLUMNS, "block"])
+        frame = pd.concat([_read(file).assign(block=file.stem) for file in files])
+        self._written = max(self._written or 0, int(frame["written"].max()))
+        return frame
+
     def classes(self, model: str, method: str) -> pd.DataFrame:
         """Rows of `CLASS_COLUMNS` of the cases that are done, in the order of cases."""
-        chosen = self._chosen(model, method)
+        done = self._done(model, method)
+        chosen = dict(zip(done["case"], done["block"], strict=True))
+        return self._classes_of(model, method, chosen)
+
+    def _classes_of(self, model: str, method: str, chosen: Mapping[str, str]) -> pd.DataFrame:
         frames = []
         for file, cases in self._blocks(CLASSES, (model, method), chosen):
             rows = _read(file)
@@ -200,12 +249,18 @@ class Store:
         values
             Columns to read; memory is 8 bytes × cases × targets × regions for each.
 
+        Returns
+        -------
+        CohortTable
+            Its `cases` also have ``image_sha256``, where it is known (not of imported studies).
+
         Raises
         ------
         RecordError
             If there is no result of this model and method, or a file is damaged.
         """
-        chosen = self._chosen(model, method)
+        done = self._done(model, method)
+        chosen = dict(zip(done["case"], done["block"], strict=True))
         if not chosen:
             raise RecordError(f"{self.folder} holds no finished case of {model} · {method}")
         filler = Filler(
@@ -222,9 +277,11 @@ class Store:
                 f"back, or remove the file of that name in {RUNS} to have them explained again"
             )
         targets, regions, arrays = filler.finish()
-        dice = self.classes(model, method)
+        dice = self._classes_of(model, method, chosen)
         wide = dice.pivot(index="case", columns="class", values="dice") if len(dice) else dice
         listed = self.cases().loc[list(chosen)]
+        if done["image_sha256"].any():
+            listed = listed.assign(image_sha256=done["image_sha256"].to_numpy())
         return CohortTable(
             model, method, listed, targets, regions, arrays,
             wide.reindex(index=listed.index) if len(dice) else pd.DataFrame(),
@@ -265,15 +322,15 @@ class Store:
 
     def _planes_file(self, model: str, method: str, case: str) -> Path:
         # spread over folders: looking into one with a hundred thousand files takes long
-        shelf = hashlib.sha256(case.encode()).hexdigest()[:2]
-        place = _place(self.folder, PLANES, (model, method)) / shelf
-        return place / f"{quote(case, safe='')}.npz"
+        # and a hash is short enough for any file system, a percent-encoded name may not be
+        name = hashlib.sha256(case.encode()).hexdigest()
+        return _place(self.folder, PLANES, (model, method)) / name[:2] / f"{name}.npz"
 
-    def _chosen(self, model: str, method: str) -> dict[str, str]:
-        """Block of each finished case, in the order of cases."""
+    def _done(self, model: str, method: str) -> pd.DataFrame:
+        """Pick the runs of the cases that are done, in the order of cases."""
         runs = self.runs()
-        own = runs[(runs["model"] == model) & (runs["method"] == method) & (runs["status"] == DONE)]
-        return dict(zip(own["case"], own["block"], strict=True))
+        is_own = (runs["model"] == model) & (runs["method"] == method)
+        return runs[is_own & (runs["status"] == DONE)]
 
     def _blocks(
         self, dataset: str, partition: tuple[str, str], chosen: Mapping[str, str]
@@ -288,7 +345,13 @@ class Store:
 
 
 def write_block(
-    folder: Path, regions: pd.DataFrame, classes: pd.DataFrame, runs: pd.DataFrame
+    folder: Path,
+    regions: pd.DataFrame,
+    classes: pd.DataFrame,
+    runs: pd.DataFrame,
+    *,
+    written: int | None = None,
+    plan: str = "",
 ) -> None:
     """Write a block of a store: what a model and a method gave for some cases.
 
@@ -300,6 +363,10 @@ def write_block(
         Rows of the cases that are done.
     runs
         Rows of `RUN_COLUMNS`, at least one, all of one model and method.
+    written
+        When, in nanoseconds since 1970; default: now.
+    plan
+        Hash of the study's plan; empty: counts in any.
 
     Raises
     ------
@@ -308,6 +375,7 @@ def write_block(
     """
     first = runs.iloc[0]
     partition, name = (first["model"], first["method"]), _block_name(runs)
+    runs = runs.assign(written=time.time_ns() if written is None else written, plan=plan)
     # what tells that a block is there is written last
     for dataset, rows in ((REGIONS, regions), (CLASSES, classes), (RUNS, runs)):
         if len(rows):
@@ -349,6 +417,7 @@ def _run(
     empty: dict[str, Any] = {
         "stamp": "", "image_sha256": "", "codes": "", "n_forward": 0, "n_backward": 0,
         "seconds": 0.0, "peak_memory_bytes": 0, "worker": "", "version": "", "created": "",
+        "written": 0, "plan": "",
     }  # fmt: skip
     values = {
         "case": case, "model": model, "method": method, "status": status, "reason": reason,
