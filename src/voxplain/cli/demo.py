@@ -37,7 +37,7 @@ def demo(
     cohort: Annotated[
         bool,
         typer.Option(
-            "--cohort/--no-cohort", help="Also study 40 small pictures with two networks."
+            "--cohort/--no-cohort", help="Also study 80 small pictures with two networks."
         ),
     ] = True,
     quiet: Annotated[

@@ -26,9 +26,18 @@ from voxplain.study.cohort_comparison import compare_tables
 from voxplain.study.importance import cumulated
 from voxplain.study.local_importance import local_against_global
 from voxplain.study.store import DONE, Store
-from voxplain.study.summary import Comparison, StudySummary, SummarySettings, summarise
+from voxplain.study.summary import (
+    Comparison,
+    StudySummary,
+    SummarySettings,
+    adjusted_comparisons,
+    adjusted_summaries,
+    summarise,
+)
 
 VALUES: tuple[CohortValue, ...] = ("share", "positive", "negative")
+Two = tuple[CohortTable, CohortTable, tuple[str, str], str]
+"""Two tables, what they are called, and what they have in common."""
 
 
 def report_job(
@@ -43,8 +52,9 @@ def report_job(
     if features is not None:
         anomalies = replace(anomalies, features=features)
     settings = SummarySettings(
-        alpha=alpha, min_group=min_group, n_boot=n_boot, seed=seed, anomalies=anomalies
-    )
+        alpha=alpha, min_group=min_group, n_boot=n_boot, seed=seed, anomalies=anomalies,
+        bias_preset="agg2exp" if preset == "agg2exp" else "voxplain",
+    )  # fmt: skip
     console = Console(stderr=True)
     with console.status("reading") as status:
         store = Store(folder)
@@ -60,9 +70,11 @@ def report_job(
             shown = {case: local_against_global(table, case) for case in cases}
             summaries.append(replace(summary, local={**summary.local, **shown}))
         status.update("comparing")
-        comparisons = list(_between_models(summaries, settings))
+        twos = _between_models(summaries)
         if against is not None:
-            comparisons += _between_studies(summaries, store, Store(against), settings)
+            twos += _between_studies(summaries, store, Store(against))
+        compared = [_compared(two, len(twos), settings) for two in twos]
+        summaries, comparisons = adjusted_summaries(summaries), adjusted_comparisons(compared)
         status.update("drawing")
         runs = store.runs()
         made = CohortReport(
@@ -160,34 +172,35 @@ def known_values(store: Store, more: Sequence[CohortValue] = ()) -> list[CohortV
     return [value for value in wanted if value in there]
 
 
-def _between_models(
-    summaries: Sequence[StudySummary], settings: SummarySettings
-) -> Iterator[Comparison]:
-    """Compare each two models that were asked with one method."""
-    for a, b in combinations(summaries, 2):
-        if a.table.method == b.table.method:
-            labels = (a.table.model, b.table.model)
-            yield _compared(a.table, b.table, labels, a.table.method, settings)
+def _between_models(summaries: Sequence[StudySummary]) -> list[Two]:
+    """Each two models that were asked with one method."""
+    return [
+        (a.table, b.table, (a.table.model, b.table.model), a.table.method)
+        for a, b in combinations(summaries, 2)
+        if a.table.method == b.table.method
+    ]
 
 
-def _between_studies(
-    summaries: Sequence[StudySummary], store: Store, other: Store, settings: SummarySettings
-) -> Iterator[Comparison]:
-    """Compare each result with the other study's."""
+def _between_studies(summaries: Sequence[StudySummary], store: Store, other: Store) -> list[Two]:
+    """Each result and the other study's."""
     labels = (store.folder.resolve().name, other.folder.resolve().name)
     if labels[0] == labels[1]:
         labels = (f"{labels[0]} (1)", f"{labels[1]} (2)")
+    twos = []
     for one in summaries:
         table = _alike(store, other, (one.table.model, one.table.method))
         told = f"{table.model} · {table.method}"
         of = one.title if told == one.title else f"{one.title} against {told}"
-        yield _compared(one.table, table, labels, of, settings)
+        twos.append((one.table, table, labels, of))
+    return twos
 
 
-def _compared(
-    a: CohortTable, b: CohortTable, labels: tuple[str, str], of: str, settings: SummarySettings
-) -> Comparison:
-    frame = compare_tables(a, b, labels=labels, level=settings.level, seed=settings.seed)
+def _compared(two: Two, n: int, settings: SummarySettings) -> Comparison:
+    """Compare two tables, one of n comparisons."""
+    a, b, labels, of = two
+    frame = compare_tables(
+        a, b, labels=labels, level=settings.level, seed=settings.seed, n_comparisons=n
+    )
     return Comparison(labels, of, frame, settings.alpha)
 
 

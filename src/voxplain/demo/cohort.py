@@ -22,7 +22,7 @@ SEED = 9000
 """The two networks are those of `voxplain.demo.shortcuts.train_shortcut` with this seed, kind
 ``marker`` and strength 0 and 1."""
 
-N_CASES = 40
+N_CASES = 80
 _FLUID = 0.75
 
 

@@ -220,7 +220,7 @@ def _bytes(
         (model.models[0] if isinstance(model, Parts) else model).info.channel_names
         for model in models.values()
     ]
-    targets = [target.name for target in study.targets_of(study.class_names)]
+    targets = [*study.names_of(study.class_names).values()]
     regions = [*study.region_names, *study.masks]
     rng = np.random.default_rng(0)
     rows = [

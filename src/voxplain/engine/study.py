@@ -131,7 +131,7 @@ class Study:
                 label: {"method": one.name, **settings_of(one)}
                 for label, one in self.methods.items()
             },
-            "targets": [target.name for target in self.targets_of(self.class_names)],
+            "targets": [*self.names_of(self.class_names).values()],
             "asked": list(self.targets),
             "score": self.score,
             "reduction": self.reduction,
@@ -169,6 +169,16 @@ class Study:
         return targets_of(
             list(self.targets), tuple(answers), score=self.score, reduction=self.reduction
         )
+
+    def names_of(self, answers: Sequence[str]) -> dict[str, str]:
+        """Name in tables of each target: without score and reduction, which are the study's.
+
+        So that the target ``liver[margin]`` is about the class and the region ``liver``.
+        """
+        plain = targets_of(list(self.targets), tuple(answers))
+        return {
+            own.name: one.name for own, one in zip(self.targets_of(answers), plain, strict=True)
+        }
 
     def stamp(self, case: Case) -> str:
         """Short hash that tells a case's files from changed ones."""

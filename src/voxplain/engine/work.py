@@ -104,6 +104,7 @@ def run_task(study: Study, task: Task) -> CaseResult:
         peak_memory_bytes=cost.peak_memory_bytes,
     )
     regions = result.table.frame.drop(columns="share_error", errors="ignore")
+    regions = regions.replace({"target": study.names_of(model.answers)})
     labels = {"case": names[0], "model": names[1], "method": names[2]}
     return CaseResult(
         run, regions.assign(**labels), classes.assign(**labels)[[*CLASS_COLUMNS]], planes

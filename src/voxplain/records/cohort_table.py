@@ -15,7 +15,7 @@ from voxplain.space.labelmap import nearest
 
 CohortValue = Literal["share", "mean", "positive", "negative", "n_voxels"]
 
-_KNOWN = ("patient", "split")
+_KNOWN = ("patient", "split", "image_sha256")
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,7 +28,8 @@ class CohortTable:
         Labels of the study.
     cases
         One row a case. Index ``case``, unique; column ``patient`` (text, rows of one patient
-        share it); every other column is metadata: text or numbers, missing where not known.
+        share it); where known, ``split``, and ``image_sha256`` (what tells two images of one name
+        apart); every other column is metadata: text or numbers, missing where not known.
     targets, regions
         Names, in the order of the arrays.
     values
@@ -90,7 +91,7 @@ class CohortTable:
 
     @property
     def metadata(self) -> pd.DataFrame:
-        """What is known of the cases beside their patient and split; index ``case``."""
+        """What is known of the cases beside their patient, split and image; index ``case``."""
         return self.cases.drop(columns=[c for c in _KNOWN if c in self.cases])
 
     @property

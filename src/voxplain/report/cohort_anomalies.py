@@ -38,7 +38,8 @@ _BY_TARGET = (
 )  # fmt: skip
 _P_WORDS = (
     "p: share of the other patients that are at least as strange (conformal); with tail: beyond "
-    "the largest of their scores, by the shape of the highest ones. q: corrected over the cases."
+    "the largest of their scores, by the shape of the highest ones. q: "
+    "corrected over the cases, in single targets over cases and targets together."
 )
 _DETECTORS = {
     "mahalanobis": "Mahalanobis distance with a shrunk covariance",

@@ -174,13 +174,24 @@ def _differences(pair: Comparison) -> list[Standout]:
         ]
     clear = rows[rows["q"] <= pair.alpha]
     ordered = clear.loc[clear["difference"].abs().sort_values(ascending=False, kind="stable").index]
+    if ordered.empty and pair.least_q > pair.alpha:
+        # too few patients for any single difference: silence is no finding
+        return [
+            Standout(
+                "not tested", subject,
+                f"{a} against {b} ({pair.of}): with so few patients or permutations no p is below "
+                f"{probability(rows['p_least'].min())}, so that among "
+                f"{counted(pair.n_tests or len(rows), 'test')} no single difference can have "
+                f"q ≤ {pair.alpha:g} (smallest q {probability(rows['q'].min())}).{_notes(rows)}",
+            )
+        ]  # fmt: skip
     if ordered.empty:
         return [
             Standout(
                 "nothing found", subject,
                 f"{a} against {b} ({pair.of}): no share differs at q ≤ {pair.alpha:g} among "
-                f"{counted(len(rows), 'test')} (smallest q {probability(rows['q'].min())})."
-                f"{_notes(rows)}",
+                f"{counted(pair.n_tests or len(rows), 'test')} (smallest q "
+                f"{probability(rows['q'].min())}).{_notes(rows)}",
             )
         ]  # fmt: skip
     found = [

@@ -68,7 +68,9 @@ class Anomalies:
         -------
         pandas.DataFrame
             Columns `ANOMALIES`: all cases of each target, then of `ALL_TARGETS`. A case whose
-            patient is in the fitting cohort has a score and no p.
+            patient is in the fitting cohort has a score of each target and no p. Its score over
+            all targets is made of p-values, so that it has none either (with the rule
+            ``predict``, which makes it of scores, it has one).
 
         Raises
         ------

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from voxplain.errors import DataError
 from voxplain.records.lesion_tables import check_columns
@@ -27,13 +28,16 @@ DETECTION = (
     "level", "note",
 )  # fmt: skip
 """One row a class that is a target, and one of `ALL_TARGETS` with the mean Dice. n_low: cases with
-a Dice below the threshold, which a high score is to find; n_rest: the others."""
+a Dice below the threshold, which a high score is to find; n_rest: the others. Cases without a score
+are in neither; note: how many of them have a Dice of 0."""
 
 EXTREMES = ("end", "rank", *ANOMALIES)
 """Rows of `ANOMALIES`. end: ``top`` (strangest) or ``bottom``; rank: from 1 at that end."""
 
 LEAST_PATIENTS = 4
 """Fewer have no test: of three patients, every order is one of six."""
+
+Floats = NDArray[np.float64]
 
 FEW = 10
 """Cases on one side, below which it is noted that they are few."""
@@ -80,7 +84,7 @@ def anomaly_against_dice(
 
     check_level(level)
     rows: list[dict[str, Any]] = []
-    for target, pairs in _pairs(scores, dice, patients):
+    for target, pairs, _ in _pairs(scores, dice, patients):
         means = pairs.groupby("patient", sort=True)[["score", "dice"]].mean()
         a, b = means["score"].to_numpy(float), means["dice"].to_numpy(float)
         row: dict[str, Any] = {
@@ -121,7 +125,9 @@ def low_dice_detection(
         As in `anomaly_against_dice`.
     threshold
         Cases with a Dice below it are to be found. None: the lower quartile of the Dice of each
-        class (of the mean Dice for `ALL_TARGETS`) over these cases; ``threshold`` tells it.
+        class (of the mean Dice for `ALL_TARGETS`) over these cases, or where the lower quartile
+        is their least Dice, e.g. 0 where a quarter fails, the next larger one; ``threshold``
+        tells it.
 
     Returns
     -------
@@ -143,11 +149,9 @@ def low_dice_detection(
     if threshold is not None and not 0 < threshold <= 1:
         raise DataError(f"threshold of Dice is above 0 and at most 1, got {threshold}")
     rows: list[dict[str, Any]] = []
-    for target, pairs in _pairs(scores, dice, patients):
+    for target, pairs, n_missed in _pairs(scores, dice, patients):
         value = pairs["dice"].to_numpy(float)
-        cut = threshold
-        if cut is None:
-            cut = float(np.quantile(value, 0.25)) if len(value) else np.nan
+        cut = _lower_quartile(value) if threshold is None else threshold
         is_low = value < cut
         sides = [pairs.loc[side, "patient"].nunique() for side in (is_low, ~is_low)]
         n_low, n_rest = int(is_low.sum()), int((~is_low).sum())
@@ -169,6 +173,9 @@ def low_dice_detection(
             )
             if min(n_low, n_rest) < FEW:
                 row["note"] = f"few: {min(n_low, n_rest)} cases on one side"
+        if n_missed:
+            told = f"{n_missed} cases of Dice 0 have no score (class missed entirely): not counted"
+            row["note"] = f"{row['note']}; {told}" if row["note"] else told
         rows.append(row)
     return pd.DataFrame(rows, columns=list(DETECTION))
 
@@ -225,8 +232,8 @@ def extremes(
 
 def _pairs(
     scores: pd.DataFrame, dice: pd.DataFrame, patients: Sequence[str]
-) -> Iterator[tuple[str, pd.DataFrame]]:
-    """Target, and patient, score and Dice of the cases where both are known."""
+) -> Iterator[tuple[str, pd.DataFrame, int]]:
+    """Target; patient, score and Dice where both are known; how many of Dice 0 have no score."""
     check_columns(scores, ANOMALIES, "scores")
     if not len(dice.columns):
         return
@@ -240,5 +247,15 @@ def _pairs(
     for target, value in [*known.items(), (ALL_TARGETS, known.mean(axis=1))]:
         own = scores[scores["target"] == target].set_index("case")["score"]
         pairs = pd.DataFrame({"score": own.reindex(dice.index), "dice": value})
+        n_missed = int((pairs["score"].isna() & (pairs["dice"] == 0)).sum())
         pairs = pairs.assign(patient=np.asarray(patients, str)).dropna()
-        yield str(target), pairs.sort_index()
+        yield str(target), pairs.sort_index(), n_missed
+
+
+def _lower_quartile(dice: Floats) -> float:
+    """Lower quartile, or the next larger Dice where no case lies below it; NaN without cases."""
+    if not len(dice):
+        return float("nan")
+    cut = float(np.quantile(dice, 0.25))
+    larger = dice[dice > cut]
+    return cut if (dice < cut).any() or not len(larger) else float(larger.min())

@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from voxplain.study.bootstrap import PatientDraws, interval
+from voxplain.study.effects import blocks, rho_interval
 
 MANY_PATIENTS = 1000
 """With more, intervals are asymptotic: draws would tell the same and take minutes."""
@@ -23,8 +24,8 @@ def spearman_interval(
 ) -> tuple[float, float, str]:
     """Return the interval of Spearman's correlation of one value a patient.
 
-    Up to `MANY_PATIENTS`: patients drawn with replacement. Else tanh(atanh ρ ± z·√((1 + ρ²/2) /
-    (n − 3))).
+    Up to `MANY_PATIENTS`: patients drawn with replacement. Else
+    `voxplain.study.effects.rho_interval`.
 
     Parameters
     ----------
@@ -39,18 +40,10 @@ def spearman_interval(
     -------
     low, high, how
         NaN where there is none; ``bootstrap`` or ``asymptotic``.
-
-    References
-    ----------
-    Bonett & Wright, Psychometrika 65 (2000).
     """
-    from scipy import special
-
     n = len(a)
     if n > MANY_PATIENTS:
-        half = special.ndtri((1 + level) / 2) * np.sqrt((1 + rho**2 / 2) / (n - 3))
-        middle = np.arctanh(rho) if abs(rho) < 1 else np.copysign(np.inf, rho)
-        return float(np.tanh(middle - half)), float(np.tanh(middle + half)), ASYMPTOTIC
+        return *rho_interval(rho, n, level), ASYMPTOTIC
     draws = PatientDraws([f"{i:06d}" for i in range(n)], n_boot, seed)
     return *interval(spearman_draws(a, b, draws.counts), n, level), DRAWN
 
@@ -87,12 +80,11 @@ def spearman_draws(a: Floats, b: Floats, counts: NDArray[np.int64]) -> Floats:
 def _midranks(values: Floats, drawn: Floats) -> Floats:
     """Mean rank of each value in each draw, (n_draws, n)."""
     order = np.argsort(values, kind="stable")
-    ranked = values[order]
-    starts = np.flatnonzero(np.concatenate([[True], ranked[1:] != ranked[:-1]]))
+    starts, sizes = blocks(values[order])
     tied = np.add.reduceat(drawn[:, order], starts, axis=1)
     middle = np.cumsum(tied, axis=1) - (tied - 1) / 2
     place = np.empty(len(values), np.intp)
-    place[order] = np.repeat(np.arange(len(starts)), np.diff(np.append(starts, len(values))))
+    place[order] = np.repeat(np.arange(len(starts)), sizes)
     found: Floats = middle[:, place]
     return found
 

@@ -19,9 +19,10 @@ ANOMALIES = (
 )  # fmt: skip
 """One row a case and target, and one a case for `ALL_TARGETS`. score: higher is stranger; see
 `voxplain.study.anomaly_detectors.Detector.score`. p: conformal. p_tail: p, and beyond the
-largest scores of others by their tail. q: p_tail corrected over the cases of a target.
-is_outlier: called one; False where there is no score. mean_score: mean over targets, of
-`ALL_TARGETS` only. note: why a number is missing, or what is special."""
+largest scores of others by their tail. q: p_tail corrected, over all cases and targets together,
+and over the cases of `ALL_TARGETS` by themselves. is_outlier: called one; False where there is no
+score. mean_score: mean over targets, of `ALL_TARGETS` only. note: why a number is missing, or what
+is special."""
 
 ALL_TARGETS = "all targets"
 """Target of rows about a case as a whole."""
@@ -96,9 +97,11 @@ class AnomalyRows:
         """Tabulate under `ANOMALIES`; all cases of a target, in the table's order."""
         names = (*self.targets, ALL_TARGETS)
         n = len(table)
-        q = [adjusted(self.p_tail[name]) for name in names]
+        # each target by itself would call an outlier in nearly every cohort of many targets
+        single = np.concatenate([np.empty(0), *(self.p_tail[name] for name in self.targets)])
+        q = np.concatenate([adjusted(single), adjusted(self.p_tail[ALL_TARGETS])])
         score = np.concatenate([self.score[name] for name in names])
-        called = np.concatenate(q) <= self.settings.level
+        called = q <= self.settings.level
         if self.settings.rule == "predict":
             called = score > 0
         codes = np.repeat(np.arange(len(names)), n)
@@ -111,7 +114,7 @@ class AnomalyRows:
             "score": score,
             "p": np.concatenate([self.p[name] for name in names]),
             "p_tail": np.concatenate([self.p_tail[name] for name in names]),
-            "q": np.concatenate(q),
+            "q": q,
             "is_outlier": called,
             "mean_score": np.concatenate([np.full(n * len(self.targets), np.nan), self._mean]),
             "note": pd.Categorical.from_codes(

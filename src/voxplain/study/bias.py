@@ -23,7 +23,14 @@ from voxplain.study.bias_tests import (
 )
 from voxplain.study.bootstrap import check_level
 from voxplain.study.false_discovery import adjusted
-from voxplain.study.patient_values import MISSING, SMALL, Column, PatientRows, patient_column
+from voxplain.study.patient_values import (
+    MISSING,
+    SMALL,
+    Column,
+    PatientRows,
+    patient_column,
+    small_note,
+)
 
 BIAS = (
     "column", "kind", "groups", "feature", "test", "statistic", "p", "q", "effect", "effect_name",
@@ -72,7 +79,7 @@ def bias_table(
     patients
         Of each row of `features`.
     min_group
-        Patients that a group needs; smaller ones are left out and named in ``note``.
+        Patients that a group needs; smaller ones are left out and counted in ``note``.
     level
         Of the intervals.
 
@@ -266,7 +273,7 @@ def _grouped(column: Column, known: NDArray[np.bool_], min_group: int) -> tuple[
     short = np.flatnonzero((sizes < min_group) & (column.sizes >= min_group))
     n_missing = int((codes == MISSING).sum())
     codes = np.where(np.isin(codes, short), SMALL, codes)
-    return codes, n_missing, column.small_note([(int(k), int(sizes[k])) for k in short], min_group)
+    return codes, n_missing, small_note(sizes[short], min_group)
 
 
 def _outlier_number(

@@ -28,6 +28,7 @@ ALL_EQUAL = "no test: all values are equal"
 UNSEEABLE = "too few patients to see any effect"
 
 _EXACT = 8  # patients of the smaller group; scipy.stats.mannwhitneyu draws the line here, too
+_EXACT_PAIRS = 10_000  # of both groups: the time of an exact p grows with them
 _LEAST_EXPECTED = 5
 
 Floats = NDArray[np.float64]
@@ -77,10 +78,10 @@ def two_groups(values: Floats, is_first: NDArray[np.bool_], level: float) -> Tes
     Returns
     -------
     Tested
-        statistic: U of the first group. p: exact where a group has 8 patients or fewer and no
-        values are equal, else normal with corrections for ties and continuity (what
-        `scipy.stats.mannwhitneyu` decides). effect: above 0 where the first group has the
-        greater values.
+        statistic: U of the first group. p: exact where a group has 8 patients or fewer, no values
+        are equal and the groups make at most 10,000 pairs, else normal with corrections for ties
+        and continuity (as `scipy.stats.mannwhitneyu`, which knows no limit of pairs). effect:
+        above 0 where the first group has the greater values.
 
     Notes
     -----
@@ -96,7 +97,7 @@ def two_groups(values: Floats, is_first: NDArray[np.bool_], level: float) -> Tes
         return Tested(test, note=ALL_EQUAL)
     n_a = int(is_first.sum())
     n_b = len(values) - n_a
-    if min(n_a, n_b) <= _EXACT and found.ties == 1:
+    if min(n_a, n_b) <= _EXACT and n_a * n_b <= _EXACT_PAIRS and found.ties == 1:
         p = float(mannwhitneyu(values[is_first], values[~is_first], method="exact").pvalue)
     else:
         spread = np.sqrt(found.ties * n_a * n_b * (n_a + n_b + 1) / 12)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from itertools import combinations
+from collections.abc import Iterable, Iterator
+from itertools import combinations, islice
 from math import comb
 from typing import Any, Literal
 
@@ -15,19 +15,24 @@ from voxplain.errors import DataError
 from voxplain.records.cohort_table import CohortTable, CohortValue
 from voxplain.study.bootstrap import interval
 from voxplain.study.false_discovery import adjusted
-from voxplain.study.importance import LARGE, Floats, MeanDraws, PatientMeans, by_patients
+from voxplain.study.importance import LARGE, Floats, MeanDraws, by_patients
+from voxplain.study.patient_values import PatientMeans
 
 COMPARISON = (
     "a", "b", "value", "target", "region", "design", "n_a", "n_b", "mean_a", "mean_b", "difference",
-    "low", "high", "p", "q", "note",
+    "low", "high", "p", "p_least", "q", "note",
 )  # fmt: skip
 Design = Literal["paired", "unpaired"]
 
 N_BOOT = 2000
 """Draws of patients behind an interval."""
+FEW = 100
+"""Patients that carry a difference, below which the normal limit is rough."""
 _ALPHA = 0.05
 _BLOCK = 4_000_000  # numbers of one block of permutations
-_FEW = 100  # patients that carry a difference, below which the normal limit is rough
+_KEPT = 100_000_000  # numbers of permutations that are kept for the next columns
+_MOST = 200_000  # permutations that are chosen by themselves
+_IMAGE = "image_sha256"  # column of cases
 
 
 def compare_tables(
@@ -35,10 +40,11 @@ def compare_tables(
     b: CohortTable,
     *,
     labels: tuple[str, str] = ("a", "b"),
-    n_permutations: int = 10_000,
+    n_permutations: int | None = None,
     level: float = 0.95,
     seed: int = 0,
     value: CohortValue = "share",
+    n_comparisons: int = 1,
 ) -> pd.DataFrame:
     """Compare the importance of every region for every target between two tables.
 
@@ -49,13 +55,18 @@ def compare_tables(
     labels
         Names of the two, for the table and its notes.
     n_permutations
-        Random ones behind p; if there are no more than that, all are tried and p is exact.
+        Random ones behind p; if there are no more than that, all are tried and p is exact. None:
+        20 for each test, at least 10,000, at most 200,000.
     level
         Of the intervals.
     seed
         Of permutations and draws.
     value
         Which number: ``share`` (0…1), ``mean``, ``positive`` or ``negative``.
+    n_comparisons
+        Such tables over which p is corrected together later, see
+        `voxplain.study.summary.adjusted_comparisons`: each adds its tests to the number that
+        `n_permutations` is chosen by.
 
     Returns
     -------
@@ -64,15 +75,16 @@ def compare_tables(
         stands in both, and then only such cases count; else ``unpaired``. n_a, n_b: patients with
         a known number (paired: known in both). mean_a, mean_b: over patients, each the mean over
         its cases. difference: mean_a − mean_b, with the interval low…high from `N_BOOT` draws of
-        patients (see Notes). p: two-sided, of the difference being 0; q: p adjusted over all
-        tests of the table by `voxplain.study.false_discovery.adjusted`. note: why something is NaN
-        or cannot be significant.
+        patients (see Notes). p: two-sided, of the difference being 0; p_least: the smallest p
+        that so many patients and permutations can give, 0 where p is a limit; q: p adjusted over
+        all tests of the table by `voxplain.study.false_discovery.adjusted`. note: why something is
+        NaN or cannot be significant.
 
     Raises
     ------
     DataError
-        If no case stands in both and yet some patients do, if a case has another patient in the
-        other table, or a setting is out of its range.
+        If no case stands in both and yet some patients do, if a case has another patient or
+        another image in the other table, or a setting is out of its range.
     LabelError
         If a table does not hold the value.
 
@@ -82,10 +94,12 @@ def compare_tables(
     patients are dealt out anew to the two sides, T = |difference of means|. With m random
     permutations p = (n + 1) / (m + 1), n of them with T at least as large as seen; with all of
     them p is their share. All targets and regions with the same patients take the same
-    permutations. p cannot be below 1 / (m + 1): take m of at least 20 × the number of tests, or a
-    single difference can never survive the correction.
+    permutations. p cannot be below 1 / (m + 1): with an m of less than 20 × the number of tests a
+    single difference can never survive the correction. With few patients it cannot either, see
+    p_least.
 
-    More than `LARGE` patients (unpaired: on both sides): p is the limit of infinitely many
+    More than `LARGE` patients (unpaired: on both sides), or `FEW` of them where more than 200,000
+    permutations would be chosen: p is the limit of infinitely many
     permutations, normal with their exact variance, and intervals are those of
     `voxplain.study.importance.MeanDraws`.
 
@@ -100,8 +114,9 @@ def compare_tables(
     Phipson & Smyth, Permutation p-values should never be zero, Statistical Applications in
     Genetics and Molecular Biology 9 (2010).
     """
-    if n_permutations < 1:
-        raise DataError(f"n_permutations is at least 1, got {n_permutations}")
+    for name, given in (("n_permutations", n_permutations), ("n_comparisons", n_comparisons)):
+        if given is not None and given < 1:
+            raise DataError(f"{name} is at least 1, got {given}")
     seeds = [int(s) for s in np.random.SeedSequence(seed).generate_state(3)]
     draws = MeanDraws(N_BOOT, level, seeds[0]), MeanDraws(N_BOOT, level, seeds[1])
     design = design_of(a, b)
@@ -112,10 +127,13 @@ def compare_tables(
             remark = f"on the {len(common)} cases in both ({len(a)} and {len(b)})"
         chosen = a.cases.index.get_indexer(common), b.cases.index.get_indexer(common)
     patients = PatientMeans(a.cases.iloc[chosen[0]]), PatientMeans(b.cases.iloc[chosen[1]])
-    permutations = Permutations(design, n_permutations, seeds[2])
     targets, regions = ([*dict.fromkeys(x + y)] for x, y in (
         (a.targets, b.targets), (a.regions, b.regions),
     ))  # fmt: skip
+    wanted = n_permutations or max(10_000, 20 * len(targets) * len(regions) * n_comparisons)
+    is_limited = n_permutations is None and wanted > _MOST
+    permutations = Permutations(design, _MOST if is_limited else wanted, seeds[2])
+    most = FEW if is_limited else LARGE
     rows: list[dict[str, Any]] = []
     for target in targets:
         x = _values(a, target, regions, value)[chosen[0]]
@@ -126,7 +144,7 @@ def compare_tables(
         sides = patients[0].of(x), patients[1].of(y)
         named = [{"target": target, "region": region} for region in regions]
         for columns, own_a, own_b in _groups(*sides):
-            found = _tested(own_a, own_b, permutations, draws, labels)
+            found = _tested(own_a, own_b, permutations, draws, labels, most)
             for column, row in zip(columns, found, strict=True):
                 note = "; ".join(told for told in (remark, row["note"]) if told)
                 named[column] |= {**row, "note": note}
@@ -143,8 +161,8 @@ def design_of(a: CohortTable, b: CohortTable) -> Design:
     Raises
     ------
     DataError
-        If no case stands in both and yet some patients do, or a case has another patient in the
-        other table.
+        If no case stands in both and yet some patients do, or a case has another patient or
+        another image (column ``image_sha256``, where both tables have it) in the other table.
     """
     owner_a, owner_b = (one.cases["patient"].astype(str) for one in (a, b))
     common = owner_a.index[owner_b.index.get_indexer(owner_a.index) >= 0]
@@ -156,6 +174,7 @@ def design_of(a: CohortTable, b: CohortTable) -> Design:
                 f"{common[other[0]]!r}: two cohorts need different names of cases, two results of "
                 "one cohort the same patients"
             )
+        _check_images(a.cases.loc[common], b.cases.loc[common])
         return "paired"
     shared = set(owner_a) & set(owner_b)
     if shared:
@@ -164,6 +183,20 @@ def design_of(a: CohortTable, b: CohortTable) -> Design:
             "the same cases nor independent; leave these patients out of one of them"
         )
     return "unpaired"
+
+
+def _check_images(a: pd.DataFrame, b: pd.DataFrame) -> None:
+    """Refuse two cohorts whose cases have the same names by chance, e.g. ``case001``."""
+    if _IMAGE not in a or _IMAGE not in b:
+        return
+    one, other = (cases[_IMAGE] for cases in (a, b))
+    is_other = (one.notna() & other.notna() & (one != other)).to_numpy(bool)
+    if is_other.any():
+        raise DataError(
+            f"{int(is_other.sum())} of {len(a)} cases have one name in both tables and different "
+            f"images, e.g. {a.index[is_other][0]!r}: if these are two cohorts, rename the cases of "
+            "one study, or name another case column; if they are one, explain the same images"
+        )
 
 
 class Permutations:
@@ -181,7 +214,7 @@ class Permutations:
 
     def __init__(self, design: Design, n_most: int, seed: int) -> None:
         self.design, self._n_most, self._seed = design, n_most, seed
-        self._last: tuple[tuple[int, int], NDArray[Any]] | None = None
+        self._last: tuple[tuple[int, int], list[NDArray[Any]]] | None = None
 
     def is_exact(self, n_a: int, n_b: int) -> bool:
         """Whether all are tried."""
@@ -224,46 +257,60 @@ class Permutations:
         """Add up the patients that are chosen, a block of permutations at a time."""
         from scipy.sparse import csr_array
 
-        if self._last is None or self._last[0] != (n_a, n_b):
-            make = self._signs(n_a) if self.design == "paired" else self._picks(n_a, n_b)
-            self._last = (n_a, n_b), make
-        chosen = self._last[1]
-        size, width = max(1, _BLOCK // chosen.shape[1]), chosen.shape[1]
-        for start in range(0, len(chosen), size):
-            rows = chosen[start : start + size]
+        for rows in self._blocks(n_a, n_b):
             if self.design == "paired":
                 yield rows.astype(np.float64) @ values
             else:
-                ends = np.arange(len(rows) + 1) * width
+                ends = np.arange(len(rows) + 1) * rows.shape[1]
                 parts = (np.ones(rows.size), rows.reshape(-1), ends)
                 yield csr_array(parts, shape=(len(rows), len(values))) @ values
+
+    def _blocks(self, n_a: int, n_b: int) -> Iterable[NDArray[Any]]:
+        """Permutations, those of the last call again if they are not too many to be kept."""
+        if self._last is not None and self._last[0] == (n_a, n_b):
+            return self._last[1]
+        made = self._signs(n_a) if self.design == "paired" else self._picks(n_a, n_b)
+        if min(self._n_all(n_a, n_b), self._n_most) * min(n_a, n_b) > _KEPT:
+            return made
+        self._last = (n_a, n_b), [*made]
+        return self._last[1]
 
     def _n_all(self, n_a: int, n_b: int) -> int:
         return 2 ** min(n_a, 60) if self.design == "paired" else comb(n_a + n_b, n_a)
 
-    def _signs(self, n: int) -> NDArray[Any]:
-        """(n_permutations, n) whether a sign is +."""
-        if self.is_exact(n, n):
-            return (np.arange(2**n)[:, None] >> np.arange(n) & 1).astype(np.bool_)
-        rng = np.random.default_rng(self._seed)
-        return rng.integers(0, 2, (self._n_most, n), dtype=np.int8).astype(np.bool_)
+    def _sizes(self, n: int, n_all: int) -> Iterator[tuple[int, int]]:
+        """Start and length of each block of permutations of n patients."""
+        size = max(1, _BLOCK // n)
+        for start in range(0, n_all, size):
+            yield start, min(size, n_all - start)
 
-    def _picks(self, n_a: int, n_b: int) -> NDArray[Any]:
-        """(n_permutations, patients of the smaller side): who is on it."""
+    def _signs(self, n: int) -> Iterator[NDArray[Any]]:
+        """Blocks of (n_permutations, n): whether a sign is +."""
+        if self.is_exact(n, n):
+            for start, size in self._sizes(n, 2**n):
+                codes = np.arange(start, start + size)[:, None]
+                yield (codes >> np.arange(n) & 1).astype(np.bool_)
+            return
+        rng = np.random.default_rng(self._seed)
+        for _, size in self._sizes(n, self._n_most):
+            yield rng.integers(0, 2, (size, n), dtype=np.int8).astype(np.bool_)
+
+    def _picks(self, n_a: int, n_b: int) -> Iterator[NDArray[Any]]:
+        """Blocks of (n_permutations, patients of the smaller side): who is on it."""
         n, few = n_a + n_b, min(n_a, n_b)
         if self.is_exact(n_a, n_b):
-            return np.array([*combinations(range(n), few)], np.int32)
+            every = combinations(range(n), few)
+            for _, size in self._sizes(n, comb(n, few)):
+                yield np.array([*islice(every, size)], np.int32)
+            return
         rng = np.random.default_rng(self._seed)
-        found = np.empty((self._n_most, few), np.int32)
-        if n > 2 * LARGE:  # shuffling all of them takes too long
-            for row in found:
-                row[:] = rng.choice(n, few, replace=False, shuffle=False)
-            return found
-        size = max(1, _BLOCK // n)
-        for start in range(0, self._n_most, size):
-            block = found[start : start + size]
-            block[:] = rng.permuted(np.tile(np.arange(n), (len(block), 1)), axis=1)[:, :few]
-        return found
+        for _, size in self._sizes(n, self._n_most):
+            if n > 2 * LARGE:  # shuffling all of them takes too long
+                picked = [rng.choice(n, few, replace=False, shuffle=False) for _ in range(size)]
+                yield np.array(picked, np.int32)
+            else:
+                order = np.tile(np.arange(n, dtype=np.int32), (size, 1))
+                yield rng.permuted(order, axis=1)[:, :few].copy()
 
 
 def limit_p(values: Floats, n_a: int, n_b: int, scale: Floats, design: Design) -> Floats:
@@ -317,6 +364,7 @@ def _tested(
     permutations: Permutations,
     draws: tuple[MeanDraws, MeanDraws],
     labels: tuple[str, str],
+    most: int,
 ) -> list[dict[str, Any]]:
     """Columns of `COMPARISON`, for each region of (n_patients, n_regions)."""
     n_a, n_b, width = len(a), len(b), a.shape[1]
@@ -324,7 +372,7 @@ def _tested(
     found: dict[str, Any] = {
         "mean_a": a.mean(axis=0) if n_a else nothing,
         "mean_b": b.mean(axis=0) if n_b else nothing,
-        **dict.fromkeys(("difference", "low", "high", "p"), nothing),
+        **dict.fromkeys(("difference", "low", "high", "p", "p_least"), nothing),
     }
     notes = [
         "; ".join(
@@ -343,12 +391,17 @@ def _tested(
             values, scale = both - both.mean(axis=0), np.abs(both).sum(axis=0)
             found["low"], found["high"] = _unpaired_intervals(a, b, draws)
         found["difference"] = found["mean_a"] - found["mean_b"]
-        if min(n_a, n_b) > LARGE:
+        if min(n_a, n_b) > most and not permutations.is_exact(n_a, n_b):
             found["p"] = limit_p(values, n_a, n_b, scale, permutations.design)
+            found["p_least"] = np.zeros(width)
             notes = _rough(values, 1.0 if is_paired else 2 * min(n_a, n_b) / (n_a + n_b))
+            if most < LARGE:
+                why = "p is a normal limit: so many tests need too many permutations"
+                notes = ["; ".join(filter(None, (why, note))) for note in notes]
         else:
             found["p"] = permutations.p(values, n_a, n_b, scale)
             least = permutations.least(n_a, n_b)
+            found["p_least"] = np.full(width, least)
             if least > _ALPHA:
                 notes = [f"p cannot be below {least:.3g} with {_told(n_a, n_b, is_paired)}"] * width
     return [
@@ -381,7 +434,7 @@ def _rough(values: Floats, part: float) -> list[str]:
     )
     return [
         f"about {n:.0f} patients carry the difference: p, a normal limit, is rough"
-        if n < _FEW
+        if n < FEW
         else ""
         for n in carrying
     ]

@@ -59,7 +59,7 @@ def dominance(values: Floats, is_first: NDArray[np.bool_]) -> Dominance:
     Cliff, Dominance statistics, Psychological Bulletin 114 (1993).
     """
     order = np.argsort(values)
-    starts, sizes = _blocks(values[order])
+    starts, sizes = blocks(values[order])
     a = np.add.reduceat(is_first[order].astype(np.float64), starts)
     b = sizes - a
     n_a, n_b = float(a.sum()), float(b.sum())
@@ -254,7 +254,7 @@ def midranks(values: Floats) -> tuple[Floats, float]:
         (n,) ranks, and 1 − Σ (t³ − t) / (n³ − n) over blocks of t equal values.
     """
     order = np.argsort(values)
-    starts, sizes = _blocks(values[order])
+    starts, sizes = blocks(values[order])
     ranks = np.empty(len(values))
     ranks[order] = np.repeat(starts + (sizes + 1) / 2, sizes)
     return ranks, tie_factor(sizes)
@@ -267,8 +267,19 @@ def tie_factor(sizes: NDArray[np.intp]) -> float:
     return float(1 - (t**3 - t).sum() / (n**3 - n))
 
 
-def _blocks(ordered: Floats) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-    """Where each block of equal values starts, and how many there are."""
+def blocks(ordered: Floats) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Tell blocks of equal values.
+
+    Parameters
+    ----------
+    ordered
+        (n,) finite, rising.
+
+    Returns
+    -------
+    tuple
+        Where each block starts, and how many values it has.
+    """
     starts = np.flatnonzero(np.diff(ordered, prepend=np.nan) != 0)
     return starts, np.diff(np.append(starts, len(ordered)))
 

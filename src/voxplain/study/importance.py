@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from voxplain.errors import DataError
 from voxplain.records.cohort_table import CohortTable, CohortValue
 from voxplain.study.bootstrap import PatientDraws, check_level, interval
+from voxplain.study.patient_values import PatientMeans
 
 IMPORTANCE = (
     "model", "method", "target", "region", "value", "n_cases", "n_patients", "mean", "low", "high",
@@ -26,47 +27,6 @@ LARGE = 2000
 """With more patients, an interval of a mean is Student's: draws would tell the same."""
 
 Floats = NDArray[np.float64]
-
-
-class PatientMeans:
-    """One value a patient: the mean over the patient's cases.
-
-    Parameters
-    ----------
-    cases
-        As `voxplain.records.cohort_table.CohortTable.cases`.
-    """
-
-    def __init__(self, cases: pd.DataFrame) -> None:
-        owner, names = pd.factorize(cases["patient"].astype(str), sort=True)
-        rank, _ = pd.factorize(cases.index.astype(str), sort=True)
-        self.names: NDArray[Any] = np.asarray(names, dtype=object)
-        """(n_patients,) sorted."""
-        # by name, so that no rounding depends on the order of cases
-        self._order = np.lexsort((rank, owner))
-        self._starts = np.flatnonzero(np.diff(owner[self._order], prepend=-1))
-
-    def of(self, values: Floats) -> Floats:
-        """Return means of the known values.
-
-        Parameters
-        ----------
-        values
-            (n_cases, n); NaN where not known.
-
-        Returns
-        -------
-        numpy.ndarray
-            (n_patients, n); NaN where no case of the patient is known.
-        """
-        rows = values[self._order]
-        if len(self._starts) == len(rows):
-            return rows
-        known = ~np.isnan(rows)
-        n = np.add.reduceat(known, self._starts, axis=0, dtype=np.int64)
-        sums = np.add.reduceat(np.where(known, rows, 0.0), self._starts, axis=0)
-        means: Floats = np.divide(sums, n, out=np.full(sums.shape, np.nan), where=n > 0)
-        return means
 
 
 class MeanDraws:

@@ -20,10 +20,50 @@ SMALL = -2
 """Code of a patient whose group is too small."""
 
 _FEWEST_NUMBERS = 6  # different values that make numbers of a column, not groups
-_TOLD = 5  # small groups that a note names
 
 Floats = NDArray[np.float64]
 Codes = NDArray[np.intp]
+
+
+class PatientMeans:
+    """One value a patient: the mean over the patient's cases.
+
+    Parameters
+    ----------
+    cases
+        As `voxplain.records.cohort_table.CohortTable.cases`.
+    """
+
+    def __init__(self, cases: pd.DataFrame) -> None:
+        owner, names = pd.factorize(cases["patient"].astype(str), sort=True)
+        rank, _ = pd.factorize(cases.index.astype(str), sort=True)
+        self.names: NDArray[Any] = np.asarray(names, dtype=object)
+        """(n_patients,) sorted."""
+        # by name, so that no rounding depends on the order of cases
+        self._order = np.lexsort((rank, owner))
+        self._starts = np.flatnonzero(np.diff(owner[self._order], prepend=-1))
+
+    def of(self, values: Floats) -> Floats:
+        """Return means of the known values.
+
+        Parameters
+        ----------
+        values
+            (n_cases, n); NaN where not known.
+
+        Returns
+        -------
+        numpy.ndarray
+            (n_patients, n); NaN where no case of the patient is known.
+        """
+        rows = values[self._order]
+        if len(self._starts) == len(rows):
+            return rows
+        known = ~np.isnan(rows)
+        n = np.add.reduceat(known, self._starts, axis=0, dtype=np.int64)
+        sums = np.add.reduceat(np.where(known, rows, 0.0), self._starts, axis=0)
+        means: Floats = np.divide(sums, n, out=np.full(sums.shape, np.nan), where=n > 0)
+        return means
 
 
 class PatientRows:
@@ -55,8 +95,7 @@ class PatientRows:
         self.cases = cases
         names, self.owner = np.unique(np.asarray(patients, str), return_inverse=True)
         self._n = len(names)
-        # sums of floats depend on the order of rows, so there is one
-        self._order = np.lexsort((np.asarray(cases, str), self.owner))
+        self._means = PatientMeans(pd.DataFrame({"patient": np.asarray(patients, str)}, cases))
 
     def __len__(self) -> int:
         return self._n
@@ -82,13 +121,10 @@ class PatientRows:
         for name, kind in frame.dtypes.items():
             if not pd.api.types.is_numeric_dtype(kind):
                 raise DataError(f"column {name!r} holds {kind}, and numbers are expected")
-        values = frame.to_numpy(np.float64, na_value=np.nan)[self._order]
+        values = frame.to_numpy(np.float64, na_value=np.nan)
         if np.isinf(values).any():
             raise DataError("a feature is infinite; take such a case out, or give it as missing")
-        if self._n == len(values):
-            return values
-        owner = self.owner[self._order]
-        return pd.DataFrame(values).groupby(owner, sort=True).mean().to_numpy()
+        return self._means.of(values)
 
     def majority(self, codes: Codes) -> Codes:
         """Code that most rows of each patient have.
@@ -154,13 +190,25 @@ class Column:
         """Whether values are numbers on a scale."""
         return self.kind == "number"
 
-    def small_note(self, small: Sequence[tuple[int, int]], min_group: int) -> str:
-        """Say which groups, given with their patients, are left out."""
-        if not small:
-            return ""
-        told = ", ".join(f"{self.names[k]} ({n})" for k, n in small[:_TOLD])
-        more = f" and {len(small) - _TOLD} more" if len(small) > _TOLD else ""
-        return f"left out, fewer than {min_group} patients: {told}{more}"
+
+def small_note(sizes: Sequence[int] | Codes, min_group: int) -> str:
+    """Say how many groups are left out and how large they are.
+
+    Parameters
+    ----------
+    sizes
+        Patients of each of them.
+    min_group
+        Patients that a group needs.
+
+    Notes
+    -----
+    Their names stay out: a value that few patients have may tell who they are.
+    """
+    if not len(sizes):
+        return ""
+    groups = "1 group" if len(sizes) == 1 else f"{len(sizes)} groups"
+    return f"left out: {groups} of fewer than {min_group} patients, {int(np.sum(sizes))} in all"
 
 
 def patient_column(name: str, values: pd.Series[Any], rows: PatientRows, min_group: int) -> Column:
@@ -207,26 +255,16 @@ def _groups(
     n_drawn = int((named & (found == MISSING)).sum())
     note = f"patients left out, their cases disagree evenly: {n_drawn}" if n_drawn else ""
     short = np.flatnonzero((sizes < min_group) & (sizes > 0))
-    column = Column(
-        name, "groups", names, np.where(np.isin(found, short), SMALL, found), sizes=sizes, note=note
-    )
+    codes = np.where(np.isin(found, short), SMALL, found)
     is_kept = sizes >= min_group
     if is_kept.sum() < 2:
-        # a column in which nobody shares a value may be names of patients: it tells none
         fault = (
             f"no test: of its different values ({len(names)}), {int(is_kept.sum())} have at least "
             f"{min_group} patients; two are needed"
         )
-        return Column(name, "groups", names, column.codes, sizes=sizes, note=note, fault=fault)
-    small = column.small_note([(int(k), int(sizes[k])) for k in short], min_group)
-    return Column(
-        name,
-        "groups",
-        names,
-        column.codes,
-        sizes=sizes,
-        note="; ".join(filter(None, (small, note))),
-    )
+        return Column(name, "groups", names, codes, sizes=sizes, note=note, fault=fault)
+    note = "; ".join(filter(None, (small_note(sizes[short], min_group), note)))
+    return Column(name, "groups", names, codes, sizes=sizes, note=note)
 
 
 def _holds_numbers(held: pd.Series[Any]) -> bool:

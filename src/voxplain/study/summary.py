@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, get_args
 
 import numpy as np
 import pandas as pd
@@ -28,11 +28,12 @@ from voxplain.study.anomaly_dice import (
 from voxplain.study.anomaly_dice import extremes as find_extremes
 from voxplain.study.anomaly_drivers import drivers
 from voxplain.study.anomaly_settings import AnomalySettings
-from voxplain.study.bias import BIAS, bias_table, importance_features, outlier_bias
+from voxplain.study.bias import BIAS, BiasPreset, bias_table, importance_features, outlier_bias
 from voxplain.study.bootstrap import check_level
 from voxplain.study.false_discovery import adjusted
 from voxplain.study.importance import contextual, global_importance
 from voxplain.study.local_importance import local_against_global
+from voxplain.study.patient_values import PatientMeans
 
 _N_LOCAL = 3
 _LARGE = 5000  # cases; with more, comparing one case with all of them takes seconds
@@ -58,11 +59,13 @@ class SummarySettings:
         Of all draws.
     anomalies
         Detector and features.
+    bias_preset
+        Tests of `voxplain.study.bias.outlier_bias`; ``agg2exp`` adds those of that paper.
 
     Raises
     ------
     MethodError
-        If a number is out of range.
+        If a number is out of range, or there is no such preset.
     DataError
         If `level` is.
     """
@@ -74,6 +77,7 @@ class SummarySettings:
     min_group: int = 5
     seed: int = 0
     anomalies: AnomalySettings = field(default_factory=AnomalySettings)
+    bias_preset: BiasPreset = "voxplain"
 
     def __post_init__(self) -> None:
         check_level(self.level)
@@ -82,6 +86,10 @@ class SummarySettings:
         for name, least in (("n_boot", 1), ("n_extremes", 0), ("min_group", 2)):
             if getattr(self, name) < least:
                 raise MethodError(f"{name} is at least {least}, got {getattr(self, name)}")
+        if self.bias_preset not in get_args(BiasPreset):
+            raise MethodError(
+                f"bias_preset is one of {', '.join(get_args(BiasPreset))}, got {self.bias_preset!r}"
+            )
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,8 +105,8 @@ class StudySummary:
     importance
         Columns `voxplain.study.importance.IMPORTANCE`.
     signed
-        By ``positive`` and ``negative``: targets × regions, mean over cases; empty if they were
-        not loaded.
+        By ``positive`` and ``negative``: targets × regions, mean over patients, each the mean
+        over its cases; empty if they were not loaded.
     contextual
         Columns `voxplain.study.importance.CONTEXTUAL`.
     scores
@@ -114,7 +122,8 @@ class StudySummary:
     against_dice, detection
         Anomaly scores against agreement with true labels; empty without any.
     bias, outlier_bias
-        Columns `voxplain.study.bias.BIAS`; empty without metadata.
+        Columns `voxplain.study.bias.BIAS`; empty without metadata. q: over both together, and
+        over those of other models and methods after `adjusted_summaries`.
     notes
         By what was left out (``anomalies``, ``dice``, ``bias``): why.
     has_reference
@@ -158,12 +167,73 @@ class Comparison:
         Columns `voxplain.study.cohort_comparison.COMPARISON`.
     alpha
         Differences are told where q is at most this.
+    n_tests
+        That q is corrected over; None: those of `frame`.
     """
 
     labels: tuple[str, str]
     of: str
     frame: pd.DataFrame
     alpha: float = 0.05
+    n_tests: int | None = None
+
+    @property
+    def least_q(self) -> float:
+        """Smallest q that a single difference can have; NaN without a test.
+
+        The least of p_least · n_tests over the tests, 1 at most. Above alpha, a difference can be
+        found only together with others, so that finding none says little.
+        """
+        tests = self.frame[self.frame["p"].notna()]
+        if tests.empty:
+            return float("nan")
+        return min(1.0, float(tests["p_least"].min()) * (self.n_tests or len(tests)))
+
+
+def adjusted_summaries(summaries: Sequence[StudySummary]) -> list[StudySummary]:
+    """Correct q of bias over all models and methods together.
+
+    Parameters
+    ----------
+    summaries
+        Of one report.
+
+    Returns
+    -------
+    list of StudySummary
+        With q of `bias` and `outlier_bias` over all their tests.
+    """
+    frames = [frame for one in summaries for frame in (one.bias, one.outlier_bias)]
+    found = iter(_adjusted_together(frames))
+    return [replace(one, bias=next(found), outlier_bias=next(found)) for one in summaries]
+
+
+def adjusted_comparisons(comparisons: Sequence[Comparison]) -> list[Comparison]:
+    """Correct q of differences over all comparisons together.
+
+    Parameters
+    ----------
+    comparisons
+        Of one report.
+
+    Returns
+    -------
+    list of Comparison
+        With q over all their tests, and how many those are.
+    """
+    frames = _adjusted_together([one.frame for one in comparisons])
+    n_tests = sum(int(frame["p"].notna().sum()) for frame in frames)
+    return [
+        replace(one, frame=frame, n_tests=n_tests)
+        for one, frame in zip(comparisons, frames, strict=True)
+    ]
+
+
+def _adjusted_together(frames: Sequence[pd.DataFrame]) -> list[pd.DataFrame]:
+    p = [frame["p"].to_numpy(np.float64) for frame in frames]
+    q = adjusted(np.concatenate([np.empty(0), *p]))
+    parts = np.split(q, np.cumsum([len(one) for one in p], dtype=np.intp))[:-1]
+    return [frame.assign(q=part) for frame, part in zip(frames, parts, strict=True)]
 
 
 def summarise(
@@ -264,6 +334,7 @@ def _signed(table: CohortTable) -> dict[str, pd.DataFrame]:
     if not {"positive", "negative"} <= set(table.values):
         return {}
     parts = [table.regions.index(region) for region in table.parts]
+    patients = PatientMeans(table.cases)
     found: dict[str, list[NDArray[np.float64]]] = {"positive": [], "negative": []}
     for t in range(len(table.targets)):
         above, below = (table.values[name][:, t] for name in found)
@@ -271,6 +342,7 @@ def _signed(table: CohortTable) -> dict[str, pd.DataFrame]:
         for name, sign in (("positive", 1.0), ("negative", -1.0)):
             share = np.full(above.shape, np.nan)
             np.divide(sign * table.values[name][:, t], whole, out=share, where=whole > 0)
+            share = patients.of(share)
             n = np.isfinite(share).sum(axis=0)
             mean = np.full(len(n), np.nan)
             np.divide(np.nansum(share, axis=0), n, out=mean, where=n > 0)
@@ -285,6 +357,8 @@ def _dice(
     """Correlation of scores with Dice, and detection of low Dice."""
     if table.dice.isna().all(axis=None):  # also of a table without columns
         notes["dice"] = "No Dice is known (no true labels)"
+    elif not set(table.dice.columns) & set(table.targets):
+        notes["dice"] = "No target has the name of a class with a Dice"
     elif scores.empty:
         notes["dice"] = "No case has an anomaly score to compare with its Dice"
     else:
@@ -311,11 +385,16 @@ def _bias(
     outliers = empty
     if len(scores):
         whole = scores[scores["target"] == ALL_TARGETS]
-        flags = pd.Series(whole["is_outlier"].to_numpy(bool), index=pd.Index(whole["case"]))
-        flags = flags.reindex(table.cases.index)
-        outliers = outlier_bias(flags, table.metadata, table.patients, seed=settings.seed, **common)
-    q = adjusted(np.concatenate([one["p"].to_numpy(np.float64) for one in (bias, outliers)]))
-    return bias.assign(q=q[: len(bias)]), outliers.assign(q=q[len(bias) :])
+        flags = whole.set_index("case")["is_outlier"].astype("boolean")
+        # who has no score, or none that could be called an outlier, is not told from others
+        is_known = whole["score" if settings.anomalies.rule == "predict" else "q"].notna()
+        flags = flags.where(is_known.to_numpy(bool)).reindex(table.cases.index)
+        outliers = outlier_bias(
+            flags, table.metadata, table.patients, seed=settings.seed,
+            preset=settings.bias_preset, **common,
+        )  # fmt: skip
+    bias, outliers = _adjusted_together([bias, outliers])
+    return bias, outliers
 
 
 def _first_note(frame: pd.DataFrame, otherwise: str) -> str:
