@@ -64,6 +64,13 @@ def demands(results: dict[str, Any]) -> dict[str, bool]:
     if "cohort" in results:
         met["100,000 patients summarised and reported in 60 s"] = results["cohort"]["seconds"] <= 60
         met["and in 2 GB"] = results["cohort"]["peak_mib"] <= 2000
+    if "shortcuts" in results:
+        strongest = [
+            row["auroc"]
+            for row in results["shortcuts"]["curve"]
+            if row["way"] == "study, region" and row["strength"] == 1
+        ]
+        met["strongest shortcuts of each kind found with AUROC 0.95"] = min(strongest) >= 0.95
     return met
 
 
