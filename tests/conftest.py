@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import signal
 from collections.abc import Iterator
 
 import numpy as np
@@ -11,6 +12,8 @@ import torch
 from hypothesis import HealthCheck, settings
 
 torch.set_num_threads(1)
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as of a job in the background; inherited
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 settings.register_profile(
     "voxplain",
     derandomize=True,
