@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import pandas as pd
@@ -127,8 +127,8 @@ def target_boxes(
     places = np.arange(len(drawn)) + 0.6 * drawn["is_extra"].to_numpy(float) * bool(len(parts))
     figure, axes = bar_panel(names, float(places[-1]), drawn["group"])
     colours = colours_of(drawn["group"])
+    _boxes(axes, drawn, places, [colours[group] for group in drawn["group"]])
     for at, (_, row) in zip(places, drawn.iterrows(), strict=True):
-        _box(axes, row, float(at), colours[row["group"]])
         axes.text(
             1.015, at, percent(float(row[sort])), transform=axes.get_yaxis_transform(),
             va="center", fontsize=8, color=INK,
@@ -188,22 +188,31 @@ def bar_panel(names: Sequence[str], end: float, groups: Iterable[str]) -> tuple[
     return figure, axes
 
 
-def _box(axes: Axes, row: pd.Series[Any], at: float, colour: str) -> None:
-    numbers = {
-        "whislo": row["whisker_low"], "q1": row["q1"], "med": row["median"], "q3": row["q3"],
-        "whishi": row["whisker_high"], "mean": row["mean"], "fliers": np.asarray(row["outliers"]),
-    }  # fmt: skip
-    line = {"color": colour, "linewidth": 1.1}
-    axes.bxp(
-        [numbers], positions=[at], widths=0.6, orientation="horizontal", patch_artist=True,
-        showmeans=True, manage_ticks=False, whiskerprops=line, capprops=line, capwidths=0.25,
-        boxprops={"facecolor": f"{colour}3d", "edgecolor": colour, "linewidth": 1.1},
+def _boxes(
+    axes: Axes, rows: pd.DataFrame, places: NDArray[np.float64], colours: Sequence[str]
+) -> None:
+    """Draw all boxes at once, which is much faster than one by one, then colour them."""
+    numbers = [
+        {
+            "whislo": row["whisker_low"], "q1": row["q1"], "med": row["median"], "q3": row["q3"],
+            "whishi": row["whisker_high"], "mean": row["mean"],
+            "fliers": np.asarray(row["outliers"]),
+        }
+        for _, row in rows.iterrows()
+    ]  # fmt: skip
+    made = axes.bxp(
+        numbers, positions=list(places), widths=0.6, orientation="horizontal", patch_artist=True,
+        showmeans=True, manage_ticks=False, capwidths=0.25,
         medianprops={"color": INK, "linewidth": 1.6},
         meanprops={"marker": "D", "markersize": 3.6, "markerfacecolor": "white",
                    "markeredgecolor": INK, "markeredgewidth": 0.8},
-        flierprops={"marker": "o", "markersize": 2.4, "markerfacecolor": colour,
-                    "markeredgewidth": 0, "alpha": 0.75},
+        flierprops={"marker": "o", "markersize": 2.4, "markeredgewidth": 0, "alpha": 0.75},
     )  # fmt: skip
+    for i, colour in enumerate(colours):
+        made["boxes"][i].set(facecolor=f"{colour}3d", edgecolor=colour, linewidth=1.1)
+        made["fliers"][i].set(markerfacecolor=colour)
+        for line in (*made["whiskers"][2 * i : 2 * i + 2], *made["caps"][2 * i : 2 * i + 2]):
+            line.set(color=colour, linewidth=1.1)
 
 
 def _quantile(values: Floats, n: NDArray[np.intp], q: float) -> Floats:

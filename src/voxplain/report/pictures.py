@@ -41,7 +41,7 @@ def picture(figure: Figure, *, dpi: int, is_lossless: bool) -> Picture:
     drawn = canvas.buffer_rgba()  # type: ignore[no-untyped-call]
     pixels = Image.fromarray(np.asarray(drawn)).convert("RGB")
     buffer = io.BytesIO()
-    pixels.save(buffer, "WEBP", lossless=is_lossless, quality=80, method=4)
+    pixels.save(buffer, "WEBP", lossless=is_lossless, quality=80, method=2)
     text = base64.b64encode(buffer.getvalue()).decode("ascii")
     width, height = figure.get_size_inches()
     return Picture(f"data:image/webp;base64,{text}", round(width * 96), round(height * 96))
