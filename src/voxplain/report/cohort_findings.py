@@ -225,7 +225,7 @@ def _groups(summary: StudySummary) -> list[Standout]:
     # effects of different names have different scales
     seen = rows.dropna(subset=["smallest_effect"]).groupby("effect_name", sort=False)
     least = [
-        f"{name} of {number(value, 2)}" for name, value in seen["smallest_effect"].min().items()
+        f"{name} of {number(value, 2)}" for name, value in seen["smallest_effect"].median().items()
     ]
     power = (
         f" With {int(tests['n_patients'].median())} patients only a {' or a '.join(least)} or more "
