@@ -9,8 +9,7 @@ from typing import get_args
 
 import pytest
 
-from voxplain.assess.metric_groups import GROUPS_OF
-from voxplain.assess.metrics import METRICS
+from voxplain.assess.metrics import GROUPS_OF, METRICS
 from voxplain.assess.settings import GROUPS
 from voxplain.records.assessment import COMPARISONS, PICTURES, SCORES, STAGES, SUMMARY
 from voxplain.records.metric import FLAGS, Family, Metric

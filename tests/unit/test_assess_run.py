@@ -13,8 +13,7 @@ import pytest
 import torch
 
 from voxplain.assess.asked import Asked
-from voxplain.assess.metric_groups import GROUPS_OF
-from voxplain.assess.metrics import METRICS
+from voxplain.assess.metrics import GROUPS_OF, METRICS
 from voxplain.assess.price import PICTURES, prices_of
 from voxplain.assess.rows import ListedCase
 from voxplain.assess.run import assess

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
 import pytest
 
+from voxplain.cli import demo
 from voxplain.data import check, read_data
 from voxplain.demo.cohort import MARKER, MODELS, SEED, models_path, strange, write_cohort
 from voxplain.demo.shortcuts import CLASSES, accuracy_drop, corner_mask, scene, train_shortcut
 from voxplain.errors import DataError
 from voxplain.models.load import load_model
 from voxplain.space import read_labels
+from voxplain.study.anomalies import ALL_TARGETS
 
 
 @pytest.fixture(scope="module")
@@ -82,3 +85,19 @@ def test_shipped_networks_can_be_trained_again(name, strength, tmp_path):
         one.module.state_dict().values(), two.module.state_dict().values(), strict=True
     ):
         np.testing.assert_allclose(a.numpy(), b.numpy(), atol=1e-4)
+
+
+def test_the_demo_points_at_the_strange_patient_and_at_the_shortcut(tmp_path):
+    demo._study(tmp_path / "cohort", is_quiet=True)
+    made = write_cohort(tmp_path / "again")  # which case is strange
+    page = tmp_path / "cohort" / "report"
+    scores = pd.read_csv(page / "anomalies.csv").query("model == 'clean'")
+    whole = scores[scores["target"] == ALL_TARGETS].sort_values("score")
+    assert whole["case"].iloc[-1] == made.anomaly
+    assert whole["is_outlier"].tolist() == [False] * (len(whole) - 1) + [True]
+    importance = pd.read_csv(page / "importance.csv").set_index(["model", "target", "region"])
+    marker = {name: importance.loc[(name, "malignant", MARKER), "mean"] for name in MODELS}
+    assert marker["shortcut"] > 0.1
+    assert marker["clean"] < 0.01
+    compared = pd.read_csv(page / "comparisons.csv").set_index(["target", "region"])
+    assert compared.loc[("malignant", MARKER), "q"] <= 0.05

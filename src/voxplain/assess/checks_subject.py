@@ -11,7 +11,7 @@ import pandas as pd
 
 from voxplain.assess.checks_thresholds import Thresholds
 from voxplain.assess.map_peak import METRIC as PEAK
-from voxplain.assess.metric_groups import GROUPS_OF
+from voxplain.assess.metrics import GROUPS_OF
 from voxplain.records.assessment import ALL_TARGETS, BASELINE, ORIGINAL, RANDOM_PAIRS
 from voxplain.records.finding import Outcome
 from voxplain.records.metric import CONSTANT_MAP, EMPTY_MAP, Metric

@@ -1,4 +1,4 @@
-"""Every metric by its name."""
+"""Every metric by its name, and which group of ``--metrics`` gives it."""
 
 from __future__ import annotations
 
@@ -28,6 +28,7 @@ from voxplain.assess import (
     stability,
     utility,
 )
+from voxplain.assess.settings import Group
 from voxplain.records.metric import Metric
 
 _AREA = "_area"
@@ -46,20 +47,40 @@ def _area(metric: Metric) -> Metric:
 
 
 _SIMILARITY = (*similarity.METRICS, legacy_map.METRIC)
-_ALL = (
-    *faithfulness_correlation.METRICS.values(), faithfulness_correlation.AGG2EXP,
-    *infidelity.METRICS.values(), *infidelity.RAW_METRICS.values(),
-    curves.DELETION_AREA, curves.INSERTION_AREA, road_fill.ROAD, leakage.LEAKAGE,
-    completeness.METRIC, *sensitivity.METRICS, *stability.METRICS, fill_agreement.METRIC,
-    map_peak.METRIC, effective_complexity.METRIC, sparseness.METRIC,
-    entropy.METRIC, entropy.NORMALISED,
-    *utility.METRICS, energy_in_body.METRIC,
-    *_SIMILARITY, *cascade.METRICS, *(_area(metric) for metric in _SIMILARITY),
-    *performance.METRICS, *efficiency.METRICS,
+_TABLE: tuple[tuple[tuple[Group, ...], tuple[Metric, ...]], ...] = (
+    (("faithfulness",), (
+        *faithfulness_correlation.METRICS.values(), faithfulness_correlation.AGG2EXP,
+        *infidelity.METRICS.values(), *infidelity.RAW_METRICS.values(),
+    )),
+    (("curves",), (curves.DELETION_AREA, curves.INSERTION_AREA)),
+    (("road",), (road_fill.ROAD,)),
+    (("curves",), (leakage.LEAKAGE,)),
+    (("faithfulness",), (completeness.METRIC,)),
+    (("stability",), (*sensitivity.METRICS, *stability.METRICS)),
+    (("fills",), (fill_agreement.METRIC,)),
+    ((), (map_peak.METRIC,)),
+    (("complexity",), (
+        effective_complexity.METRIC, sparseness.METRIC, entropy.METRIC, entropy.NORMALISED,
+    )),
+    (("utility",), (*utility.METRICS, energy_in_body.METRIC)),
+    (("randomisation", "agreement"), _SIMILARITY),
+    (("randomisation",), (*cascade.METRICS, *(_area(metric) for metric in _SIMILARITY))),
+    ((), (performance.MODEL_DICE, performance.MODEL_LOGIT, performance.MODEL_PROBABILITY)),
+    (("agreement",), (performance.PREDICTION_AGREEMENT,)),
+    (("efficiency",), efficiency.METRICS),
 )  # fmt: skip
+"""Groups of ``--metrics`` and what each gives, in the order of the report."""
 
-METRICS: Mapping[str, Metric] = MappingProxyType({metric.name: metric for metric in _ALL})
+METRICS: Mapping[str, Metric] = MappingProxyType(
+    {metric.name: metric for _, given in _TABLE for metric in given}
+)
 """In the order of the report."""
+
+GROUPS_OF: Mapping[str, tuple[Group, ...]] = MappingProxyType(
+    {metric.name: groups for groups, given in _TABLE for metric in given}
+)
+"""Groups by metric. None: always there; the model's own values, to be read beside every score,
+and the map's peak, by which empty maps are found (VX211)."""
 
 
 def metrics_of(names: Iterable[str]) -> tuple[Metric, ...]:

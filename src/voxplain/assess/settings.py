@@ -139,7 +139,7 @@ class AssessSettings:
 
 def _unknown(word: str, what: str, known: Sequence[str]) -> str:
     """Tell what is known in place of a word; of the name of a metric its group."""
-    from voxplain.assess.metric_groups import GROUPS_OF  # which needs the groups above
+    from voxplain.assess.metrics import GROUPS_OF  # which needs the groups above
 
     if what == "group" and word in GROUPS_OF:
         groups = GROUPS_OF[word]

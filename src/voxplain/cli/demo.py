@@ -79,7 +79,6 @@ def _study(folder: Path, is_quiet: bool) -> None:
     from voxplain.cli.study_report import report_job
     from voxplain.demo.cohort import write_cohort
     from voxplain.engine.study_file import StudyFile
-    from voxplain.study.store import Store
 
     made = write_cohort(folder / "data")
     asked = StudyFile.of(
@@ -89,9 +88,9 @@ def _study(folder: Path, is_quiet: bool) -> None:
             "targets": list(made.targets), "methods": list(made.methods), "score": made.score,
         }
     )  # fmt: skip
-    Store.clear(folder)  # a demo shows the whole way
+    # a demo shows the whole way, also where an earlier one was
     run_job(
-        asked, folder, workers=1, scheduler=None, resources=(), retry=False, restart=False,
+        asked, folder, workers=1, scheduler=None, resources=(), retry=False, restart=True,
         trust_code=False, is_quiet=is_quiet,
     )  # fmt: skip
     report_job(

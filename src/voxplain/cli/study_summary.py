@@ -112,6 +112,7 @@ def print_estimate(estimate: StudyEstimate) -> None:
             f"{most}{passes:.0f} a task, {passes * estimate.n_tasks:,.0f} in all",
         ),
         ("time of a task", seconds(estimate.seconds)),
+        ("work in all", seconds(estimate.worker_s)),
         (f"time in all, {estimate.n_workers} at once", seconds(estimate.total_s)),
         ("storage", storage(round(estimate.total_bytes))),
         ("memory of a process", f"{storage(estimate.memory_bytes)} beside the program itself"),

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -153,7 +153,7 @@ def _regions(summary: StudySummary) -> list[Standout]:
     leaders = parts.loc[parts.groupby("target", sort=False)["mean"].idxmax()]
     lead = leaders[leaders["region"] == BACKGROUND].sort_values("mean", ascending=False)
     if len(lead) and len(summary.table.parts) > 1:
-        first = lead.iloc[0]
+        first = lead.iloc[0].to_dict()
         found.append(
             Standout(
                 "stands out", subject,
@@ -298,12 +298,12 @@ def _more(subject: str, n: int, one: str, many: str, among: int) -> list[Standou
     return [Standout("stands out", subject, f"and {n} {word}{told}: see the tables below.")]
 
 
-def _share(row: pd.Series | dict) -> str:  # type: ignore[type-arg]
+def _share(row: Mapping[Hashable, Any]) -> str:
     ends = between(float(row["low"]), float(row["high"]), "share")
     return f"{percent(float(row['mean']))}{f' ({ends})' if ends else ''}"
 
 
-def _by(row: dict) -> str:  # type: ignore[type-arg]
+def _by(row: Mapping[Hashable, Any]) -> str:
     """Write by how many points a share is larger or smaller, with the interval of that."""
     is_more = row["difference"] > 0
     ends = sorted(100 * (row[name] if is_more else -row[name]) for name in ("low", "high"))
@@ -311,7 +311,7 @@ def _by(row: dict) -> str:  # type: ignore[type-arg]
     return f"{100 * abs(row['difference']):.1f} points{told} {'more' if is_more else 'less'}"
 
 
-def _ends(row: pd.Series | dict) -> str:  # type: ignore[type-arg]
+def _ends(row: Mapping[Hashable, Any]) -> str:
     ends = between(float(row["low"]), float(row["high"]))
     return f" ({ends})" if ends else ""
 
@@ -344,9 +344,9 @@ def _dice(summary: StudySummary, case: str) -> str:
     return f"; mean Dice {number(float(np.nanmean(dice.loc[case].to_numpy(np.float64))), 2)}"
 
 
-def _largest(frame: pd.DataFrame, column: str) -> pd.Series:
+def _largest(frame: pd.DataFrame, column: str) -> Mapping[Hashable, Any]:
     """Row with the largest known value."""
-    return frame.iloc[int(np.nanargmax(frame[column].to_numpy(np.float64)))]
+    return frame.iloc[int(np.nanargmax(frame[column].to_numpy(np.float64)))].to_dict()
 
 
 def _why(frame: pd.DataFrame) -> str:
