@@ -179,3 +179,14 @@ def test_unknown_words_of_a_study_are_told_at_once(voxplain, cohort: Path) -> No
     done = run(voxplain, "--target", "class:livr")
     assert done.exit_code == 2
     assert "liver" in done.stderr
+
+
+def test_nothing_is_thrown_away_where_no_cluster_answers(voxplain, cohort: Path) -> None:
+    assert run(voxplain, "--n-cases", "1").exit_code == 0
+    before = Store("study").runs()
+    words = ("--n-cases", "1", "--restart", "--scheduler")
+    assert run(voxplain, *words, "tcp://127.0.0.1:9").exit_code == 2
+    pd.testing.assert_frame_equal(Store("study").runs(), before)
+    refused = run(voxplain, *words, "tcp://127.0.0.1:9", "--resource", "GPU=one")
+    assert refused.exit_code == 2
+    assert "NAME=NUMBER" in refused.stderr

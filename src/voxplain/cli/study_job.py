@@ -98,12 +98,12 @@ def run_job(
 ) -> None:  # fmt: skip
     """Run a study into its folder, or go on with it."""
     study = asked.open(trust_code)
-    if restart:
-        Store.clear(out)
-    needed = {name: float(n) for name, n in key_values(resources, "--resource").items()}
+    needed = _needed(resources)
     kept = going_on("finished cases are kept; the same command, without --restart, goes on")
     pools = _pool(workers, scheduler, needed, is_quiet)
     with kept, pools as pool, tasks_bar(is_quiet) as progress:
+        if restart:  # only now: nothing is thrown away where the cluster does not answer
+            Store.clear(out)
         Store.create(out, study.plan(), study.cases_frame())
         with atomic_file(out / STUDY_FILE) as temporary:
             temporary.write_text(asked.to_yaml(), encoding="utf-8")
@@ -130,6 +130,15 @@ def _pool(
     else:
         with nullcontext(Here()) as here:
             yield here
+
+
+def _needed(texts: Sequence[str]) -> dict[str, float]:
+    """Read what a worker must have, e.g. ``GPU=1``."""
+    found = key_values(texts, "--resource")
+    try:
+        return {name: float(n) for name, n in found.items()}
+    except ValueError:
+        raise DataError(f"--resource takes NAME=NUMBER, e.g. GPU=1; got {found}") from None
 
 
 def _tell(text: str) -> None:
