@@ -1,0 +1,1 @@
+"""Counterfactual inpainting: repair what makes a classifier say abnormal; the change explains."""
