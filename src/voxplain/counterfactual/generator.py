@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import Any, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import nn
+
+from voxplain.counterfactual.precision import Precision
 
 
 class Repair(NamedTuple):
@@ -90,6 +92,8 @@ class Learner(Protocol):
     networks: Mapping[str, nn.Module]
     """All that learns or is averaged, by name; ``generator`` is the one to be used."""
     optimisers: Mapping[str, torch.optim.Optimizer]
+    precision: Precision
+    """Of forward passes; its `state` is kept with the networks'."""
     n_steps: int
     """Steps in all, of every stage."""
 
@@ -102,6 +106,3 @@ class Learner(Protocol):
 
     def loss(self, images: torch.Tensor, labels: torch.Tensor) -> dict[str, float]:
         """Return the terms, of a validation batch, that need no discriminator, and ``total``."""
-
-
-Parts = Mapping[str, Any]

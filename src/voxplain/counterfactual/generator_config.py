@@ -16,6 +16,7 @@ from pydantic import (
 )
 
 Share = Annotated[float, Field(ge=0, le=1)]
+Width = Annotated[int, Field(ge=4, multiple_of=4)]
 Beta = Annotated[float, Field(ge=0, lt=1)]
 
 
@@ -54,8 +55,8 @@ class CoinConfig(_Training):
 
     Parameters
     ----------
-    width, depth
-        Channels of the first level of the U-Net, and halvings.
+    width
+        Channels of the first level of the U-Net, a multiple of 4; four halvings follow.
     mask_bias
         Bias of the mask's logit at the start: −4 begins close to the identity.
     smooth_px
@@ -77,8 +78,7 @@ class CoinConfig(_Training):
     kind: Literal["coin"] = "coin"
     steps: PositiveInt = 1500
     batch: PositiveInt = 8
-    width: PositiveInt = 8
-    depth: PositiveInt = 3
+    width: Width = 8
     mask_bias: float = -4.0
     smooth_px: PositiveInt = 1
     weight_adversarial: NonNegativeFloat = 1.0
@@ -179,7 +179,7 @@ class InpaintMaskConfig(_Training):
     ----------
     inpaint_steps
         Of the first stage; they come before `steps`, which are those of the second.
-    width, depth
+    width
         Of both U-Nets.
     mask_bias
         Bias of the mask's logit at the start.
@@ -199,8 +199,7 @@ class InpaintMaskConfig(_Training):
     inpaint_steps: NonNegativeInt = 600
     steps: PositiveInt = 500
     batch: PositiveInt = 16
-    width: PositiveInt = 8
-    depth: PositiveInt = 3
+    width: Width = 8
     mask_bias: float = -2.0
     smooth_px: PositiveInt = 3
     weight_classifier: NonNegativeFloat = 1.0
