@@ -35,7 +35,8 @@ def build_unet(in_channels: int, out_channels: int, width: int) -> nn.Module:
     """Build the network: (batch, in, rows, columns) to (batch, out, rows, columns)."""
     from monai.networks.nets import BasicUNet
 
-    return BasicUNet(**unet_arguments(in_channels, out_channels, width))
+    network: nn.Module = BasicUNet(**unet_arguments(in_channels, out_channels, width))
+    return network
 
 
 def final_layer(unet: nn.Module) -> nn.Conv2d:
