@@ -10,6 +10,7 @@ from voxplain import __version__
 from voxplain.cli import (
     assess,
     context,
+    counterfactual,
     data,
     demo,
     doctor,
@@ -69,6 +70,7 @@ app.command(epilog=context.EPILOG, no_args_is_help=True)(context.context)
 app.command(epilog=response.EPILOG, no_args_is_help=True)(response.response)
 app.command(epilog=assess.EPILOG, no_args_is_help=True)(assess.assess)
 app.add_typer(study.app, name="study")
+app.add_typer(counterfactual.app, name="counterfactual")
 app.add_typer(data.app, name="data")
 app.command(epilog=demo.EPILOG)(demo.demo)
 app.command(epilog=report.EPILOG, no_args_is_help=True)(report.report)

@@ -3,15 +3,35 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any, Protocol
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import nn
 
-from voxplain.errors import ModelError
+from voxplain.errors import ModelError, TrainingError
 from voxplain.models.card_model import wrap
 from voxplain.models.model import Model
 
 ABNORMAL = "abnormal"
+_BATCH = 64
+
+
+class Window(Protocol):
+    """What of a preparation a classifier must know: `Preparation` has it."""
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Rows and columns."""
+
+    @property
+    def low(self) -> float:
+        """Intensity that −1 stands for."""
+
+    @property
+    def high(self) -> float:
+        """Intensity that 1 stands for."""
 
 
 class AbnormalLogit(nn.Module):
@@ -133,3 +153,60 @@ def classifier_of(model: Model, abnormal_class: str | None, low: float, high: fl
         module, names.index(wanted), info.is_exclusive and len(names) > 1, scale, shift
     )
     return Classifier(network.eval(), info.name, info.sha256)
+
+
+def picture_logits(
+    network: nn.Module, images: NDArray[Any], batch: int = _BATCH
+) -> NDArray[np.float64]:
+    """Logits of abnormal, (n,), without gradients.
+
+    Parameters
+    ----------
+    network
+        Gives (batch, 1); its mode is not changed.
+    images
+        (n, 1, rows, columns) in [−1, 1].
+    batch
+        Pictures in one pass.
+    """
+    weight = next(network.parameters())
+    found = []
+    with torch.inference_mode():
+        for start in range(0, len(images), batch):
+            part = torch.from_numpy(np.array(images[start : start + batch]))
+            found.append(network(part.to(weight.device, weight.dtype))[:, 0].double().cpu())
+    return torch.cat(found).numpy() if found else np.zeros(0)
+
+
+def auroc(logits: NDArray[Any], labels: NDArray[Any], part: str) -> float:
+    """Area under the ROC curve of logits.
+
+    Raises
+    ------
+    TrainingError
+        If one class is missing or a logit is not a number.
+    """
+    from sklearn.metrics import roc_auc_score  # half a second, and only this needs it
+
+    check_both_classes(labels, part)
+    if not np.isfinite(logits).all():
+        raise TrainingError(
+            f"{int((~np.isfinite(logits)).sum())} of {len(logits)} {part} slices have a logit "
+            "that is not a number: the network overflows or its weights are broken; try amp=off "
+            "or a tenth of classifier.learning_rate"
+        )
+    return float(roc_auc_score(labels, logits))
+
+
+def check_both_classes(labels: NDArray[Any], part: str) -> None:
+    """Raise TrainingError if slices of one class are missing."""
+    n_abnormal = int(np.count_nonzero(labels))
+    n_normal = len(labels) - n_abnormal
+    if n_normal and n_abnormal:
+        return
+    missing = "abnormal" if n_normal else "normal" if n_abnormal else "normal and abnormal"
+    raise TrainingError(
+        f"the {part} part has {n_normal} normal and {n_abnormal} abnormal slices; {missing} ones "
+        "are needed too. Name other cases for it (column split of the data), take a larger "
+        "share (data.split), or check data.abnormal and data.organ"
+    )

@@ -166,7 +166,7 @@ class DataConfig(_Part):
     min_organ_pixels
         A slice has more of them than this, in the image's own pixels.
     slices
-        Only these slices of each case, by number from the feet, the right or the back; None: all.
+        Only these slices of each case, by number from the feet, the left or the back; None: all.
     max_slices
         At most so many of a case, evenly spread; None: all.
     intensity, abnormal, split

@@ -182,7 +182,8 @@ class InpaintMaskConfig(_Training):
     width
         Of both U-Nets.
     mask_bias
-        Bias of the mask's logit at the start.
+        Bias of the mask's logit at the start: 0 begins with everything half replaced. From an
+        almost empty mask (−2) the lesion shines through every repair, and nothing is learned.
     smooth_px
         The mask is averaged over so many pixels.
     weight_classifier, weight_mask, weight_tv, margin
@@ -200,7 +201,7 @@ class InpaintMaskConfig(_Training):
     steps: PositiveInt = 500
     batch: PositiveInt = 16
     width: Width = 8
-    mask_bias: float = -2.0
+    mask_bias: float = 0.0
     smooth_px: PositiveInt = 3
     weight_classifier: NonNegativeFloat = 1.0
     weight_mask: NonNegativeFloat = 2.0

@@ -18,6 +18,7 @@ from voxplain.counterfactual.classifier_training import existing_classifier, ope
 from voxplain.counterfactual.config import ClassifierConfig, Config
 from voxplain.counterfactual.config_file import read_config
 from voxplain.counterfactual.generator import Generator
+from voxplain.counterfactual.generators import RECORD as RECORD_OF_ONE
 from voxplain.counterfactual.generators import open_generator
 from voxplain.counterfactual.preparation import Preparation, read_preparation
 from voxplain.counterfactual.slices import Slices, read_slices
@@ -29,7 +30,6 @@ PREPARATION = "preparation.json"
 DATA = "data.json"
 RECORD = "record.json"
 THRESHOLD = "threshold.json"
-PARTS = ("train", "validation", "test")
 
 
 @dataclass(frozen=True)
@@ -105,6 +105,11 @@ class Run:
         """Open a generator, in evaluation mode, on the CPU."""
         return open_generator(self.place(name))
 
+    def sha256_of(self, name: str) -> str:
+        """Hash of the weights of a generator, as its training recorded it."""
+        record = json.loads((self.place(name) / RECORD_OF_ONE).read_text(encoding="utf-8"))
+        return str(record["sha256"])
+
     def threshold(self, name: str) -> float | None:
         """Threshold of the change tuned on the validation slices; None without truth there."""
         path = self.place(name) / THRESHOLD
@@ -112,7 +117,7 @@ class Run:
         return found
 
     def logs(self) -> dict[str, pd.DataFrame]:
-        """Logs of every training, by what was trained."""
+        """Read the log of every training, by what was trained."""
         places = {"classifier": self.folder / "classifier", "judge": self.folder / "judge"}
         places |= {name: self.place(name) for name in self.names}
         return {
@@ -133,7 +138,7 @@ def open_run(folder: Path | str) -> Run:
     folder = Path(folder)
     if not (folder / CONFIG).is_file():
         raise DataError(
-            f"{folder}: no run there ({CONFIG} is missing); voxplain counterfactual train writes one"
+            f"{folder}: no run there ({CONFIG} is missing); voxplain counterfactual train makes one"
         )
     run = Run(folder, read_config(str(folder / CONFIG)))
     missing = [name for name in run.names if not (run.place(name) / THRESHOLD).is_file()]

@@ -118,7 +118,7 @@ class Loop:
         self.schedule = torch.optim.lr_scheduler.LambdaLR(
             self.optimiser, lambda step: rate(step, n_steps, recipe.optimiser)
         )
-        self.precision = amp_type(recipe, rank.device)
+        self.precision = amp_type(recipe.amp, rank.device)
         self.scaler = torch.amp.GradScaler(
             rank.device.type, enabled=self.precision is torch.float16
         )
@@ -262,19 +262,26 @@ class Loop:
         )  # fmt: skip
 
 
-def amp_type(recipe: Recipe, device: torch.device) -> torch.dtype | None:
+def amp_type(amp: str, device: torch.device) -> torch.dtype | None:
     """Type of automatic mixed precision, None for none.
+
+    Parameters
+    ----------
+    amp
+        ``auto`` (fp16 on CUDA, none on a CPU), ``fp16``, ``bf16`` or ``off``.
+    device
+        Where it is trained.
 
     Raises
     ------
     TrainingError
         If the device cannot.
     """
-    if recipe.amp == "auto":
+    if amp == "auto":
         return torch.float16 if device.type == "cuda" else None
-    if recipe.amp == "fp16" and device.type == "cpu":
+    if amp == "fp16" and device.type == "cpu":
         raise TrainingError("amp=fp16 needs CUDA; on a CPU use amp=bf16 or amp=off")
-    return _TYPES.get(recipe.amp)
+    return _TYPES.get(amp)
 
 
 def _mean(each: list[float | None]) -> float:

@@ -75,7 +75,7 @@ def read_state(folder: Path, identity: Mapping[str, Any]) -> State:
         raise TrainingError(
             f"{path}: cannot be read as the state of a training ({reason}); --fresh begins anew"
         ) from error
-    differing = list(_differing(state.identity, identity))
+    differing = differences(state.identity, identity)
     if differing:
         raise TrainingError(
             f"{folder.parent} holds a training that was begun differently: "
@@ -85,12 +85,13 @@ def read_state(folder: Path, identity: Mapping[str, Any]) -> State:
     return state
 
 
-def _differing(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> list[str]:
+def differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> list[str]:
+    """Say of each value of nested mappings that differs what it was and what it is now."""
     found: list[str] = []
     for key in dict.fromkeys([*old, *new]):
         before, now = old.get(key), new.get(key)
         if isinstance(before, Mapping) and isinstance(now, Mapping):
-            found += _differing(before, now, f"{prefix}{key}.")
+            found += differences(before, now, f"{prefix}{key}.")
         elif before != now:
             found.append(f"{prefix}{key} was {before!r}, now {now!r}")
     return found

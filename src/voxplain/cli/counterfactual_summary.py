@@ -1,0 +1,75 @@
+"""What ``voxplain counterfactual evaluate`` prints: a row a method, and the verdicts."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from voxplain.records.counterfactual_evaluation import CLASSIFIER, JUDGE, Evaluation
+from voxplain.report.counterfactual_verdicts import validity_of, verdicts
+from voxplain.report.wording import number, percent
+
+_HEADS = (
+    "method",
+    "IoU tuned",
+    "threshold",
+    "IoU fixed",
+    "Dice tuned",
+    "CV classifier",
+    "CV judge",
+)
+
+
+def print_evaluation(evaluation: Evaluation, out: Path, *, quiet: bool = False) -> None:
+    """Print overlap and validity of every method, the best first, and what they say.
+
+    Parameters
+    ----------
+    evaluation
+        What was written.
+    out
+        Where, as the user named it.
+    quiet
+        Print nothing.
+    """
+    if quiet:
+        return
+    console = Console(highlight=False)
+    methods = evaluation.tables["methods"].sort_values("iou_tuned", ascending=False, kind="stable")
+    n_slices, n_patients = (int(methods[name].max()) for name in ("n_slices", "n_patients"))
+    title = f"{n_slices} abnormal test slices of {n_patients} patients with a known lesion"
+    table = Table(title=title, box=SIMPLE_HEAD, padding=0, collapse_padding=True)
+    for head in _HEADS:
+        is_text = head == "method"
+        table.add_column(head, justify="left" if is_text else "right", overflow="fold")
+    for row in methods.to_dict("records"):
+        told = [_validity(evaluation, str(row["method"]), by) for by in (CLASSIFIER, JUDGE)]
+        table.add_row(
+            Text(str(row["method"])), _interval(row, "iou_tuned"),
+            number(row["threshold_tuned"], 2), number(row["iou_fixed"], 2),
+            number(row["dice_tuned"], 2), *told,
+        )  # fmt: skip
+    console.print(table)
+    for one in verdicts(evaluation):
+        text = f"{one['outcome']}: {one['subject']}: {one['text']}"
+        console.print(Text(text), soft_wrap=True)
+    console.print(Text(str(out)), soft_wrap=True)
+
+
+def _interval(row: dict[Any, Any], name: str) -> str:
+    """Write a value with its interval, 0.61 [0.55, 0.66]."""
+    low, high = row[f"{name}_low"], row[f"{name}_high"]
+    told = number(row[name], 2)
+    is_known = not (math.isnan(low) or math.isnan(high))
+    return f"{told} \\[{number(low, 2)}, {number(high, 2)}]" if is_known else told
+
+
+def _validity(evaluation: Evaluation, method: str, by: str) -> str:
+    row = validity_of(evaluation.tables["validity"], method, by)
+    return "–" if row is None else percent(float(row["validity"]))

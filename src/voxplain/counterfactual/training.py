@@ -1,0 +1,249 @@
+"""From a configuration and a cohort to a run: slices, classifiers, generators."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from voxplain.counterfactual.blobs import frozen
+from voxplain.counterfactual.classifier import Classifier
+from voxplain.counterfactual.classifier_training import (
+    check_classifier,
+    existing_classifier,
+    open_classifier,
+    train_classifier,
+)
+from voxplain.counterfactual.config import ClassifierConfig, Config
+from voxplain.counterfactual.config_file import config_text
+from voxplain.counterfactual.division import PARTS
+from voxplain.counterfactual.draws import Draws
+from voxplain.counterfactual.gather import gather
+from voxplain.counterfactual.generator_training import Moment, train_generator
+from voxplain.counterfactual.generators import learner_of, open_generator, precision_of
+from voxplain.counterfactual.inpaint_mask import FOLDER, InpaintMaskGenerator, write_inpainter
+from voxplain.counterfactual.overlap import THRESHOLDS, threshold_counts, tuned
+from voxplain.counterfactual.run import (
+    CONFIG,
+    DATA,
+    PREPARATION,
+    RECORD,
+    THRESHOLD,
+    Run,
+    device_of,
+    sha256_of,
+)
+from voxplain.counterfactual.validity import repaired
+from voxplain.data import Cohort
+from voxplain.errors import TrainingError
+from voxplain.records.provenance import package_versions
+from voxplain.space.write import atomic_file
+from voxplain.train.split import case_sha256
+
+Progress = Callable[[Moment], None]
+
+
+def train_run(
+    config: Config,
+    cohort: Cohort,
+    out: Path | str,
+    *,
+    resume: bool = True,
+    device: str = "auto",
+    progress: Progress | None = None,
+) -> Run:
+    """Make the slices, train the classifiers and every generator, and tune thresholds.
+
+    Parameters
+    ----------
+    config
+        Every setting; see `voxplain.counterfactual.read_config`.
+    cohort
+        Images, and labels where the configuration needs them; see `voxplain.data.read_data`.
+    out
+        Folder of the run. What is finished in it is kept, what was interrupted goes on; on a CPU
+        the weights are then those of an uninterrupted training, to the last bit.
+    resume
+        False begins anew.
+    device
+        ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
+    progress
+        Called with a `Moment` after every step.
+
+    Returns
+    -------
+    Run
+        The folder, opened.
+
+    Raises
+    ------
+    DataError
+        If the data cannot be cut into slices as the configuration says.
+    TrainingError
+        If `out` holds another run, a class is missing, the classifier tells nothing, or a loss
+        is not a number.
+    """
+    return _Training(config, cohort, Path(out), resume, device, progress).run()
+
+
+class _Training:
+    def __init__(
+        self, config: Config, cohort: Cohort, out: Path, resume: bool, device: str,
+        progress: Progress | None,
+    ) -> None:  # fmt: skip
+        self.config, self.cohort, self.out = config, cohort, out
+        self.resume, self.progress = resume, progress
+        self.device = device_of(device)
+        self.amp = precision_of(config.amp, self.device)
+        self.folder = Run(out, config)
+        self.began = time.perf_counter()
+
+    def run(self) -> Run:
+        config = self.config
+        self._write_slices()
+        self.validation = self.folder.slices("validation")
+        blobs = config.data.abnormal.synthetic
+        self.source = Draws(self.folder.slices("train"), blobs, config.seed, self.device)
+        classifier = self._classifier("classifier", config.classifier)
+        if config.judge is not None:
+            self._classifier("judge", config.judge)
+        for name in config.generators:
+            self._generator(name, classifier)
+        self._write_json(
+            RECORD,
+            {
+                "seconds": round(time.perf_counter() - self.began, 1),
+                "device": str(self.device),
+                "seed": config.seed,
+                "versions": package_versions(),
+            },
+        )
+        return self.folder
+
+    def _write_slices(self) -> None:
+        config = self.config
+        identity = self._identity()
+        path = self.out / DATA
+        if self.resume and path.is_file():
+            found = json.loads(path.read_text(encoding="utf-8"))["identity"]
+            if found != identity:
+                differs = " and ".join(k for k in identity if found.get(k) != identity[k])
+                raise TrainingError(
+                    f"{self.out} holds a run of other {differs}; choose another --out, or begin "
+                    "anew with --fresh"
+                )
+            self._write_config()
+            return
+        (self.out / DATA).unlink(missing_ok=True)
+        self._tell("reading", 0, len(self.cohort))
+        gathered = gather(
+            self.cohort, config.data, config.seed,
+            progress=lambda done, n: self._tell("reading", done, n),
+        )  # fmt: skip
+        counts: dict[str, Any] = {}
+        for part in PARTS:
+            slices = gathered.parts[part]
+            if config.data.abnormal.synthetic is not None and part != "train":
+                slices = frozen(slices, config.data.abnormal.synthetic, config.seed, part)
+            slices.write(self.out / "slices" / part)
+            counts[part] = {
+                "cases": gathered.n_cases[part],
+                "patients": gathered.n_patients[part],
+                "slices": len(slices),
+                "abnormal": int(slices.labels.sum()),
+            }
+        gathered.preparation.write(self.out / PREPARATION)
+        self._write_config()
+        # last: a folder with it has all the others
+        self._write_json(DATA, {"identity": identity, "parts": counts, "notes": gathered.notes})
+
+    def _identity(self) -> dict[str, str]:
+        """Hash what slices depend on."""
+        data = self.config.data.model_dump(mode="json")
+        return {
+            "settings of the data": sha256_of({"data": data, "seed": self.config.seed}),
+            "images": sha256_of({case.name: case_sha256(case) for case in self.cohort}),
+        }
+
+    def _write_config(self) -> None:
+        with atomic_file(self.out / CONFIG) as path:
+            path.write_text(config_text(self.config), encoding="utf-8")
+
+    def _write_json(self, name: str, values: Mapping[str, Any]) -> None:
+        with atomic_file(self.out / name) as path:
+            path.write_text(json.dumps(values, indent=2), encoding="utf-8")
+
+    def _classifier(self, name: str, config: ClassifierConfig) -> Classifier:
+        preparation = self.folder.preparation
+        if config.card is None:
+            train_classifier(
+                config, self.source, self.validation, self.out / name, preparation,
+                name=name, seed=self.config.seed, amp=self.config.amp, device=self.device,
+                resume=self.resume, progress=self._steps(name),
+            )  # fmt: skip
+            classifier = open_classifier(self.out / name)
+        else:
+            classifier = existing_classifier(config, preparation)
+        check_classifier(classifier, self.validation)
+        return classifier
+
+    def _generator(self, name: str, classifier: Classifier) -> None:
+        config = self.config.generators[name]
+        place = self.folder.place(name)
+        learner = learner_of(
+            config, classifier, self.source, self.config.data.size, self.config.seed,
+            self.device, self.amp,
+        )  # fmt: skip
+        identity = {
+            **self._identity(),
+            "classifier": classifier.sha256,
+            "generator": config.model_dump(mode="json"),
+            "seed": self.config.seed,
+            "amp": str(self.amp),
+        }
+        train_generator(
+            learner, config, self.validation, place, identity, resume=self.resume,
+            progress=self._named(name),
+        )  # fmt: skip
+        generator = open_generator(place)
+        if isinstance(generator, InpaintMaskGenerator) and config.kind == "inpaint-mask":
+            about = self.folder.preparation
+            write_inpainter(
+                generator, config, place / FOLDER,
+                {"plane": about.plane, "low": about.low, "high": about.high}, self.config.name,
+            )  # fmt: skip
+        self._tune(name)
+
+    def _tune(self, name: str) -> None:
+        """Write the threshold that fits the lesions of the validation slices best."""
+        generator = open_generator(self.folder.place(name)).to(self.device)
+        abnormal = self.validation.abnormal(self.config.evaluation.max_slices)
+        threshold = None
+        if abnormal.has_truth:
+            known = abnormal.at(np.flatnonzero(abnormal.truth.any((1, 2))))
+            found = repaired(generator, known.images, device=self.device)
+            change = np.abs(known.images - found)[:, 0] / 2
+            threshold = float(THRESHOLDS[tuned(threshold_counts(change, known.truth))])
+        place = self.folder.place(name) / THRESHOLD
+        self._write_json(str(place.relative_to(self.out)), {"threshold": threshold})
+
+    def _tell(self, what: str, step: int, n_steps: int) -> None:
+        if self.progress is not None:
+            self.progress(Moment(what, step, n_steps, {}))
+
+    def _steps(self, name: str) -> Callable[[int, int, float], None]:
+        def tell(step: int, n: int, loss: float) -> None:
+            if self.progress is not None:
+                self.progress(Moment(name, step, n, {"total": loss}))
+
+        return tell
+
+    def _named(self, name: str) -> Progress | None:
+        progress = self.progress
+        if progress is None:
+            return None
+        return lambda now: progress(Moment(name, now.step, now.n_steps, now.terms))

@@ -1,0 +1,227 @@
+"""Tables of an evaluation of counterfactuals, each with how it is read."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pandas as pd
+
+from voxplain.records.counterfactual_evaluation import CLASSIFIER, JUDGE, Evaluation
+from voxplain.report.cohort_blocks import table_block
+from voxplain.report.cohort_rows import Column, counted
+
+_NAME = Column("method", kind="text")
+_NOTE = Column("note", kind="text")
+
+_OVERLAP_WORDS = {
+    "tuned": (
+        "Overlap at tuned thresholds",
+        "The threshold of each method is the one with the largest pooled IoU on the validation "
+        "slices. Pooled: all pixels of all abnormal test slices together, where large lesions "
+        "weigh more; per slice: the mean over slices, where an empty mask counts 0. Small: "
+        "interval, patients drawn with replacement.",
+    ),
+    "fixed": (
+        "Overlap at the fixed thresholds",
+        "The thresholds of the publication, the same for all methods of a kind. Where these "
+        "numbers are far below the tuned ones, the threshold fails and not the map.",
+    ),
+}
+
+_CHANGES = (
+    _NAME,
+    Column("change_inside", "change inside the lesion"),
+    Column("change_outside", "change outside"),
+    Column("change_normal", "change of normal slices"),
+    Column("marked_normal", "pixels marked in normal slices", "share"),
+    Column("still_normal", "normal slices that stay normal", "share"),
+    Column("n_abnormal", "abnormal slices", "count"),
+    Column("n_normal", "normal slices", "count"),
+)
+_TRUTH = (
+    _NAME,
+    Column("psnr", "PSNR of x′, dB"),
+    Column("psnr_inside", "inside the lesion, dB"),
+    Column("psnr_outside", "outside, dB"),
+    Column("psnr_input", "PSNR of x, dB"),
+    Column("psnr_input_inside", "of x inside, dB"),
+    Column("ssim", "SSIM of x′"),
+    Column("n_exact", "equal slices", "count"),
+)
+_DISTANCE = (
+    _NAME,
+    Column("fid_normal", "FID to normal slices"),
+    Column("fid_pairs", "FID of pairs (paper)"),
+    Column("features", "features", "text"),
+    _NOTE,
+)
+
+
+def overlap_blocks(evaluation: Evaluation) -> list[dict[str, Any]]:
+    """Give tables of IoU and Dice, tuned and fixed, and of paired differences."""
+    methods = evaluation.tables["methods"]
+    blocks = []
+    for part, (title, words) in _OVERLAP_WORDS.items():
+        ordered = methods.sort_values(f"iou_{part}", ascending=False, kind="stable")
+        columns = (
+            _NAME,
+            Column("kind", kind="text"),
+            Column(f"threshold_{part}", "threshold"),
+            *(
+                _between(f"{metric}{mean}_{part}", f"{head}, {words_of_mean}")
+                for metric, head in (("iou", "IoU"), ("dice", "Dice"))
+                for mean, words_of_mean in (("", "pooled"), ("_mean", "per slice"))
+            ),
+            _NOTE,
+        )
+        blocks.append(table_block(title, words, _with_notes(ordered), columns))
+    blocks.append(_differences(evaluation.tables["differences"]))
+    return blocks
+
+
+def validity_blocks(evaluation: Evaluation) -> list[dict[str, Any]]:
+    """Give the table of validity by classifier and judge, a row a generator and τ."""
+    table = evaluation.tables["validity"]
+    key = ["method", "tau"]
+    shown = table.drop_duplicates(key)[key]
+    for by in (CLASSIFIER, JUDGE):
+        own = table[table["by"] == by].drop(columns=["by", "n_slices"])
+        names = {name: f"{name}_{by}" for name in own.columns if name not in key}
+        shown = shown.merge(own.rename(columns=names), on=key, how="left")
+    columns = [_NAME, Column("tau", "τ")]
+    for by in (CLASSIFIER, JUDGE):
+        columns += [
+            Column(f"validity_{by}", f"CV(τ), {by}", "share", f"low_{by}", f"high_{by}"),
+            Column(f"n_above_{by}", "of slices", "count"),
+            Column(f"flipped_{by}", f"turned normal, {by}", "share"),
+        ]
+    columns += [Column(f"note_{by}", f"note, {by}", "text") for by in (CLASSIFIER, JUDGE)]
+    words = (
+        "CV(τ): of the slices that the classifier gives a probability above τ, the share whose "
+        "probability changes by more than τ; turned normal: of those above 0.5, the share that "
+        "falls below it. No generator was trained against the judge: high by the classifier and "
+        "low by the judge is a trick, not a repair."
+    )
+    return [table_block("Validity", words, shown, columns, "No generator was evaluated.")]
+
+
+def repair_blocks(evaluation: Evaluation) -> list[dict[str, Any]]:
+    """Give tables of what was changed where, and how near repairs come to normal slices."""
+    table = evaluation.tables["repairs"]
+    blocks = [
+        table_block(
+            "What was changed",
+            "Mean of |x − x′|/2, 0 to 1. A good repair changes the lesion, little around it and "
+            "nothing in normal slices.",
+            table, _CHANGES, "No generator was evaluated.",
+        )
+    ]  # fmt: skip
+    if table["psnr"].notna().any() or table["psnr_input"].notna().any():
+        words = (
+            "Against the image before its anomaly was put in; PSNR (higher is nearer) is the mean "
+            "over slices where it is finite. Inside the lesion a repair should be above what x "
+            "has; outside nothing can be gained."
+        )
+        blocks.append(table_block("Nearness to the clean image", words, table, _TRUTH))
+    words = (
+        "Fréchet distance, lower is nearer. To normal slices: of repaired abnormal slices; of "
+        "pairs: all slices against their own repairs, which unchanged normal slices flatter. "
+        "Features of the named network, so no comparison with values elsewhere."
+    )
+    empty = "No generator was evaluated."
+    return [*blocks, table_block("Distance to normal slices", words, table, _DISTANCE, empty)]
+
+
+def cost_block(evaluation: Evaluation) -> dict[str, Any]:
+    """Give the table of seconds and passes."""
+    columns = (
+        _NAME, Column("seconds", "seconds, all slices"),
+        Column("n_forward", "forward passes of a slice", "count"),
+        Column("n_backward", "backward passes", "count"),
+    )  # fmt: skip
+    words = "Of the evaluated slices, validation and test; the training of generators is apart."
+    return table_block("What it costs", words, evaluation.tables["methods"], columns)
+
+
+def pooled_blocks(pooled: pd.DataFrame) -> list[dict[str, Any]]:
+    """Give the table over runs, tuned IoU and validity first, and one with every number.
+
+    Parameters
+    ----------
+    pooled
+        Columns `voxplain.records.counterfactual_evaluation.POOLED`.
+    """
+    words = (
+        "Mean and standard deviation over runs, which differ in seed: weights, draws, and what "
+        "else the seed decides. Small: the smallest and the largest run."
+    )
+    columns = (
+        _NAME, Column("kind", kind="text"), Column("metric", kind="text"),
+        Column("mean", low="low", high="high"), Column("sd", "standard deviation"),
+        Column("n_runs", "runs", "count"), Column("runs", "each run", "text"),
+    )  # fmt: skip
+    shown = pooled[pooled["mean"].notna()]
+    is_first = (shown["metric"] == "iou_tuned") | shown["metric"].str.startswith("validity")
+    first = shown[is_first].assign(place=shown["metric"] != "iou_tuned")
+    first = first.sort_values(["place", "metric", "mean"], ascending=[True, True, False])
+    blocks = [table_block("", words, _metric_words(first), columns)]
+    rest = _metric_words(shown[~is_first])
+    if len(rest):
+        blocks.append(table_block("Other overlaps", "", rest, columns))
+    return blocks
+
+
+def notes_of(evaluation: Evaluation) -> list[str]:
+    """Return why values are missing, each reason with its methods."""
+    methods = evaluation.tables["methods"]
+    return _reasons(methods, "method")
+
+
+def _differences(table: pd.DataFrame) -> dict[str, Any]:
+    words = (
+        "The metric of the first method less that of the second on the same slices, the same "
+        "patients drawn for both; an interval without 0 tells them apart. The generator was chosen "
+        "on validation slices."
+    )
+    columns = (
+        _NAME, Column("rival", "against", "text"), Column("metric", kind="text"),
+        Column("difference", low="low", high="high"),
+    )  # fmt: skip
+    shown = _metric_words(table[table["metric"].isin(_SHOWN)])
+    return table_block("Differences", words, shown, columns, "There are no two methods to compare.")
+
+
+_SHOWN = ("iou_tuned", "dice_tuned", "iou_mean_tuned")
+_METRICS: Mapping[str, str] = {"iou": "IoU", "dice": "Dice"}
+
+
+def _metric_words(table: pd.DataFrame) -> pd.DataFrame:
+    return table.assign(metric=[_metric(str(name)) for name in table["metric"]])
+
+
+def _metric(name: str) -> str:
+    """Write ``iou_mean_tuned`` as IoU per slice, tuned."""
+    parts = name.split("_")
+    if parts[0] not in _METRICS:
+        return name.replace("validity ", "CV by ").replace("_", " ")
+    return f"{_METRICS[parts[0]]} {'per slice' if 'mean' in parts else 'pooled'}, {parts[-1]}"
+
+
+def _between(name: str, head: str) -> Column:
+    return Column(name, head, "number", f"{name}_low", f"{name}_high")
+
+
+def _with_notes(table: pd.DataFrame) -> pd.DataFrame:
+    return table.assign(note=table["note"].fillna(""))
+
+
+def _reasons(table: pd.DataFrame, by: str) -> list[str]:
+    notes = table["note"].fillna("").astype(str)
+    found: list[str] = []
+    for note in dict.fromkeys(notes[notes != ""]):
+        names: Sequence[str] = [str(name) for name in table[by][notes == note]]
+        which = "all methods" if len(names) == len(table) else ", ".join(names[:4])
+        more = f" and {counted(len(names) - 4, 'more method')}" if len(names) > 4 else ""
+        found.append(f"{which}{'' if which == 'all methods' else more}: {note}")
+    return found
