@@ -360,8 +360,8 @@ def test_calibration_leaves_empty_bins_out() -> None:
 def test_verdicts_say_repair_and_better(found: Evaluation) -> None:
     first, coin, singla = verdicts(found)
     assert (first["outcome"], first["style"]) == ("better", "passed")
-    assert "coin 0.62 (0.590 to 0.650)" in first["text"]
-    assert "coin less layer_cam:layers=stage1: 0.17 (0.120 to 0.220)" in first["text"]
+    assert "coin 0.62 (0.59 to 0.65)" in first["text"]
+    assert "coin leads layer_cam:layers=stage1 by 0.17 (0.12 to 0.22)" in first["text"]
     assert coin["outcome"] == singla["outcome"] == "repair"
     assert "98.4 % of 61 slices" in coin["text"]
     best = best_generator(found)
@@ -403,7 +403,7 @@ def test_leads_follow_the_paired_interval(
         )
     first = verdicts(Evaluation({**found.tables, "differences": table}))[0]
     assert first["outcome"] == outcome
-    assert "coin less layer_cam:layers=stage1: 0.17" in first["text"]
+    assert "coin leads layer_cam:layers=stage1 by 0.17" in first["text"]
 
 
 def test_missing_truth_is_told_and_nothing_is_made_up(tmp_path: Path) -> None:
@@ -418,11 +418,11 @@ def test_missing_truth_is_told_and_nothing_is_made_up(tmp_path: Path) -> None:
 
 
 def test_tables_hold_the_numbers(found: Evaluation) -> None:
-    tuned, fixed, differences = overlap_blocks(found)
+    tuned, fixed, differences, why = overlap_blocks(found)
     heads = [head for head, _ in tuned["table"]["heads"]]
     assert heads == [
         "method", "kind", "threshold", "IoU, pooled", "IoU, per slice", "Dice, pooled",
-        "Dice, per slice", "note",
+        "Dice, per slice",
     ]  # fmt: skip
     first = tuned["table"]["rows"][0]
     assert [cell[0] for cell in first[:4]] == ["coin", "counterfactual", "0.100", "0.620"]
@@ -430,7 +430,9 @@ def test_tables_hold_the_numbers(found: Evaluation) -> None:
     last = fixed["table"]["rows"][-1]
     assert last[0][0] == "intensity"
     assert last[3][0] == "–"
-    assert len(differences["table"]["rows"]) == 3 * (len(MAPS) + 2)
+    assert len(differences["table"]["rows"]) == len(MAPS) + 2
+    assert differences["table"]["rows"][0][2][:2] == ("0.310", "0.260 to 0.360")
+    assert why["words"] == "intensity: the paper fixes no threshold for it."
     (validity,) = validity_blocks(found)
     assert len(validity["table"]["rows"]) == 4
     row = dict(zip([h for h, _ in validity["table"]["heads"]], validity["table"]["rows"][0],

@@ -8,6 +8,7 @@ from dataclasses import replace
 
 from voxplain.attribution.baselines import Blurred, Constant, MeanImage
 from voxplain.attribution.fills import Inpainted, NoiseFill
+from voxplain.attribution.learned_fill import LearnedInpainting
 from voxplain.attribution.method import Method
 from voxplain.attribution.methods import PRESETS, describe_settings, method_of
 from voxplain.attribution.question import Question
@@ -102,6 +103,8 @@ def _value(value: object) -> str:
         return "+".join(map(_value, value))
     if isinstance(value, MeanImage):
         return "mean"
+    if isinstance(value, LearnedInpainting):
+        return value.text
     if isinstance(value, tuple(_FILLS)):
         (number,) = vars(value).values()
         return f"{_FILLS[type(value)]}:{number:g}"

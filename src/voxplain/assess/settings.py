@@ -9,7 +9,7 @@ from typing import Any, Literal, get_args
 from voxplain.assess.baseline_maps import BASELINES, GIVEN
 from voxplain.assess.removal import KINDS
 from voxplain.attribution.baselines import Baseline, Constant
-from voxplain.attribution.fills import Inpainted
+from voxplain.attribution.fills import PartFill
 from voxplain.errors import MethodError
 from voxplain.space.labelmap import nearest
 
@@ -98,7 +98,7 @@ class AssessSettings:
             raise MethodError(f"radius of the noise is positive, got {self.radius}")
         if self.shift == 0:
             raise MethodError("shift of the intensities is another number than 0")
-        if isinstance(self.fill, Inpainted):
+        if isinstance(self.fill, PartFill):
             raise MethodError(
                 "inpainting fills parts from around them, and single voxels are removed here; take "
                 "a number, mean, blur:MM or noise"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -14,6 +15,8 @@ from voxplain.attribution.baselines import Baseline, whole_input
 from voxplain.errors import MethodError
 from voxplain.inference.pipeline import Input
 from voxplain.space.box import Box
+from voxplain.space.grid import Grid
+from voxplain.space.volume import Volume
 
 if TYPE_CHECKING:
     from voxplain.attribution.players import Players
@@ -61,29 +64,12 @@ class NoiseFill:
         return crop
 
 
-@dataclass(frozen=True)
-class Inpainted:
-    """The tissue around the removed part, blurred into it: local inpainting.
+class PartFill(ABC):
+    """A fill that continues what surrounds a removed part into it.
 
-    Inside a part P the fill is blur(x·o) / blur(o), o = 1 outside of P, with a Gaussian of
-    `width_mm`; deeper voxels, which this width does not reach, take the next, twice as wide.
-
-    Parameters
-    ----------
-    width_mm
-        Standard deviation of the first Gaussian, the same in every direction of the patient.
-
-    Notes
-    -----
-    Each part is filled from what surrounds it alone, whichever other parts are absent, so the
-    fill does not depend on the coalition. A baseline of a whole image has no surroundings.
+    Contract: a part is filled from the rest of the image alone, whichever other parts are
+    absent, so that the fill does not depend on the coalition.
     """
-
-    width_mm: float = 5.0
-
-    def __post_init__(self) -> None:
-        if not self.width_mm > 0:
-            raise MethodError(f"width_mm of inpainting is positive, got {self.width_mm}")
 
     def input(self, question: Question) -> Input:
         """Refuse: there is nothing around a whole image.
@@ -98,20 +84,75 @@ class Inpainted:
             "parts; take mean, blur:MM, noise or a constant"
         )
 
-    def near(self, is_part: NDArray[np.bool_], spacing: NDArray[np.float64]) -> tuple[slice, ...]:
-        """Index of the part's box and eight widths around it, where the blur looks."""
-        box = Box.around(is_part)
-        assert box is not None
-        margin = np.ceil(8 * self.width_mm / spacing).astype(int)
+    def check(self, image: Volume) -> None:
+        """Refuse, with a `MethodError`, a prepared image that it cannot fill; default: none."""
+
+    @abstractmethod
+    def near(self, box: Box, grid: Grid) -> Box:
+        """Box of the grid whose voxels decide what stands in a part that `box` holds."""
+
+    @abstractmethod
+    def around(
+        self, values: NDArray[np.floating], is_part: NDArray[np.bool_], grid: Grid
+    ) -> NDArray[np.floating]:
+        """Return a channel with a part filled from the rest.
+
+        Parameters
+        ----------
+        values
+            (*shape) the channel, or `near` of it.
+        is_part
+            (*shape) what is removed; its values are not used.
+        grid
+            Of which directions and spacing count.
+
+        Returns
+        -------
+        numpy.ndarray
+            (*shape), unchanged outside of the part.
+
+        Raises
+        ------
+        MethodError
+            If the part is everything.
+        """
+
+
+@dataclass(frozen=True)
+class Inpainted(PartFill):
+    """The tissue around the removed part, blurred into it: local inpainting.
+
+    Inside a part P the fill is blur(x·o) / blur(o), o = 1 outside of P, with a Gaussian of
+    `width_mm`; deeper voxels, which this width does not reach, take the next, twice as wide.
+
+    Parameters
+    ----------
+    width_mm
+        Standard deviation of the first Gaussian, the same in every direction of the patient.
+
+    Notes
+    -----
+    A baseline of a whole image has no surroundings.
+    """
+
+    width_mm: float = 5.0
+
+    def __post_init__(self) -> None:
+        if not self.width_mm > 0:
+            raise MethodError(f"width_mm of inpainting is positive, got {self.width_mm}")
+
+    def near(self, box: Box, grid: Grid) -> Box:
+        """Return the box and eight widths around it, where the blur looks."""
+        margin = np.ceil(8 * self.width_mm / np.asarray(grid.spacing)).astype(int)
         grown = Box(
             tuple(int(a - m) for a, m in zip(box.start, margin, strict=True)),
             tuple(int(b + m) for b, m in zip(box.stop, margin, strict=True)),
-        ).intersect(Box.whole(is_part.shape))
+        ).intersect(Box.whole(grid.shape))
         assert grown is not None
-        return grown.slices
+        return grown
 
     def around(
-        self, values: NDArray[np.floating], is_part: NDArray[np.bool_], spacing: NDArray[np.float64]
+        self, values: NDArray[np.floating], is_part: NDArray[np.bool_], grid: Grid
     ) -> NDArray[np.floating]:
         """Return a channel (*shape) with a part (*shape) filled from the rest.
 
@@ -127,7 +168,7 @@ class Inpainted:
         # an endless blur, reflected at the borders, has the mean of `outside` everywhere
         left, width, least = is_part.copy(), self.width_mm, _LEAST * float(outside.mean())
         while left.any():
-            sigma = width / spacing
+            sigma = width / np.asarray(grid.spacing)
             weight = gaussian_filter(outside, sigma, mode="reflect")
             reached = left & (weight > least)
             mixed = gaussian_filter(values * outside, sigma, mode="reflect")
@@ -143,16 +184,17 @@ def fill_for(fill: Baseline, question: Question, players: Players) -> Input:
     Parameters
     ----------
     fill
-        Any baseline; of `Inpainted` every player is filled from around itself.
+        Any baseline; of a `PartFill` every player is filled from around itself.
     question, players
         Image and parts.
 
     Raises
     ------
     MethodError
-        If players overlap and are to be inpainted: what surrounds one is inside the other.
+        If players overlap and are to be inpainted: what surrounds one is inside the other. If
+        the fill does not fit the image.
     """
-    if not isinstance(fill, Inpainted):
+    if not isinstance(fill, PartFill):
         return fill.input(question)
     if bool(((players.index >= 0).sum(axis=0) > 1).any()):
         raise MethodError(
@@ -160,15 +202,17 @@ def fill_for(fill: Baseline, question: Question, players: Players) -> Input:
             "blur:MM, noise or a constant"
         )
     image = question.pipeline.image
-    spacing = np.asarray(image.grid.spacing)
+    fill.check(image)
     data = image.data.copy()
     for layer in players.index:
         for channel in range(image.n_channels):
             held = layer[channel if players.has_channels else 0]
             for player in np.unique(held[held >= 0]):
                 part = held == player
-                near = fill.near(part, spacing)
+                box = Box.around(part)
+                assert box is not None
+                near = fill.near(box, image.grid).slices
                 inside = part[near]
-                around = fill.around(image.data[channel][near], inside, spacing)
+                around = fill.around(image.data[channel][near], inside, image.grid)
                 data[channel][near][inside] = around[inside]
     return whole_input(question.pipeline, data)

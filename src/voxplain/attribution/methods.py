@@ -5,6 +5,7 @@ from __future__ import annotations
 import types
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, fields
+from pathlib import Path
 from typing import Any, get_args, get_origin, get_type_hints
 
 from voxplain.attribution.baselines import Baseline, Blurred, Constant, GivenImage, MeanImage
@@ -18,6 +19,7 @@ from voxplain.attribution.gradient_statistics import GradientMax, GradientQuanti
 from voxplain.attribution.guided import Deconvnet, GuidedBackprop, GuidedGradCam
 from voxplain.attribution.guided_ig import GuidedIG
 from voxplain.attribution.integrated import IntegratedGradients
+from voxplain.attribution.learned_fill import LearnedInpainting
 from voxplain.attribution.method import Method
 from voxplain.attribution.occlusion import Ablation, Occlusion
 from voxplain.attribution.owen import Owen
@@ -129,23 +131,40 @@ def method_of(method: str | Method, settings: Mapping[str, str] | None = None) -
 def baseline_of(text: str) -> Baseline:
     """Return a baseline or fill from text.
 
-    ``mean``, ``blur:MM``, ``noise:FACTOR``, ``inpaint:MM``, ``image:FILE``, ``constant:VALUE`` or
-    a number.
+    ``mean``, ``blur:MM``, ``noise:FACTOR``, ``inpaint:MM``, ``inpaint:FOLDER`` (see
+    `LearnedInpainting`), ``image:FILE``, ``constant:VALUE`` or a number.
+
+    Raises
+    ------
+    MethodError
+        If it is none of these, a number is out of range, or the folder holds no network.
+    ImageError
+        If the file cannot be read.
     """
     kind, _, value = text.partition(":")
     if kind == "mean" and not value:
         return MeanImage()
     if kind == "image" and value:
         return GivenImage(read_image(value))
+    if kind == "inpaint" and value and not _is_number(value):
+        return LearnedInpainting(Path(value))
     try:
         if kind in _FILLS:
             return _FILLS[kind](float(value)) if value else _FILLS[kind]()
         return Constant(float(text))
     except ValueError as error:
         raise MethodError(
-            "a baseline is mean, blur:MM, noise, inpaint:MM, image:FILE, constant:VALUE or a "
-            f"number; got {text!r}"
+            "a baseline is mean, blur:MM, noise, inpaint:MM, inpaint:FOLDER, image:FILE, "
+            f"constant:VALUE or a number; got {text!r}"
         ) from error
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
 
 
 _FILLS: Mapping[str, Callable[..., Baseline]] = {
@@ -170,6 +189,8 @@ def _text(value: Any) -> str:
         return "+".join(map(_text, value))
     if isinstance(value, MeanImage):
         return "mean"
+    if isinstance(value, LearnedInpainting):
+        return value.text
     for word, fill in _FILLS.items():
         if type(value) is fill:
             (number,) = (getattr(value, f.name) for f in fields(value))

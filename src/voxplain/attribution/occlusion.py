@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache, partial
 from typing import ClassVar
 
 import numpy as np
@@ -12,7 +13,7 @@ import torch
 
 from voxplain.attribution.baselines import Baseline, Constant
 from voxplain.attribution.changed import Change, ChangedValues
-from voxplain.attribution.fills import Inpainted, fill_for
+from voxplain.attribution.fills import PartFill, fill_for
 from voxplain.attribution.games import player_rows
 from voxplain.attribution.method import Outcome
 from voxplain.attribution.players import (
@@ -115,8 +116,10 @@ class Occlusion:
             box = Box(start, stop).intersect(whole)
             assert box is not None
             places += [(box.shift(inner.start), channel) for channel in channels]
-        if isinstance(self.fill, Inpainted):
-            fills = [self._around(question, self.fill, box) for box, _ in places]
+        if isinstance(self.fill, PartFill):
+            self.fill.check(pipeline.image)
+            filled = lru_cache(_AT_ONCE)(partial(self._filled, question, self.fill))
+            fills = [self._around(question, filled, box) for box, _ in places]
         else:
             fills = [self.fill.input(question)] * len(places)
         covered = [
@@ -138,31 +141,35 @@ class Occlusion:
 
         def key(window: int) -> Hashable:
             common = pipeline.plan.box(window).intersect(box)
-            return None if common is None else (common, channel)
+            if common is None:
+                return None
+            # an inpainted box also depends on what of it lies outside of the window
+            return (box if isinstance(self.fill, PartFill) else common, channel)
 
         return Change(source, key)
 
-    def _around(self, question: Question, fill: Inpainted, box: Box) -> Input:
-        """Image in which one box is inpainted, made anew for each window that touches it."""
+    def _filled(self, question: Question, fill: PartFill, box: Box) -> torch.Tensor:
+        """Inpainted values of one box, (n_channels, *box.shape)."""
         pipeline = question.pipeline
-        inner = pipeline.plan.inner()
-        spacing = np.asarray(pipeline.image.grid.spacing)
-        margin = np.ceil(8 * fill.width_mm / spacing).astype(int)
-        grown = Box(
-            tuple(int(a - m) for a, m in zip(box.start, margin, strict=True)),
-            tuple(int(b + m) for b, m in zip(box.stop, margin, strict=True)),
-        ).intersect(inner)
-        assert grown is not None
+        start = pipeline.plan.inner().start
+        grid = pipeline.image.grid
+        near = fill.near(box.shift([-a for a in start]), grid).shift(start)
+        is_part = np.zeros(near.shape, np.bool_)
+        is_part[box.within(near)] = True
+        channels = pipeline.clean(near).numpy()
+        filled = [fill.around(own, is_part, grid)[box.within(near)] for own in channels]
+        return torch.from_numpy(np.stack(filled))
+
+    def _around(self, question: Question, filled: Callable[[Box], torch.Tensor], box: Box) -> Input:
+        """Image in which one box is inpainted."""
+        pipeline = question.pipeline
 
         def crop(asked: Box) -> torch.Tensor:
             values = pipeline.clean(asked).clone()
             common = asked.intersect(box)
             if common is not None:
-                is_part = np.zeros(grown.shape, np.bool_)
-                is_part[box.within(grown)] = True
-                for channel, own in enumerate(pipeline.clean(grown).numpy()):
-                    filled = torch.from_numpy(fill.around(own, is_part, spacing))
-                    values[channel][common.within(asked)] = filled[common.within(grown)]
+                every = slice(None)
+                values[(every, *common.within(asked))] = filled(box)[(every, *common.within(box))]
             return values
 
         return crop

@@ -54,7 +54,10 @@ def evaluate_job(
 
     with steps_bar(is_quiet) as progress:
         evaluations = evaluate_runs(runs, out, changes, device=device, progress=progress)
-    print_evaluation(evaluations, out, is_quiet)
+    for name, evaluation in evaluations.items():
+        print_evaluation(evaluation, out if len(runs) == 1 else out / name, quiet=is_quiet)
+    if not is_quiet:
+        typer.echo(f"open {out / 'report.html'}")
 
 
 @contextmanager

@@ -120,10 +120,9 @@ class Comparison:
         if not self.known.any():
             notes.append("no lesion is known in the test slices")
         if len(self.known_validation):
-            counts = _counts(scored.validation, self.known_validation.truth, levels, post)
-            chosen = tuned(counts)
-            best = round(float(levels[chosen]), 6)  # 0.26, not the float32's 0.25999999
-            value = float(overlap(counts[:, chosen].sum(0), "iou"))
+            known = self.known_validation.truth
+            counts = _counts(scored.validation, known, levels, post)
+            best, value = _best(levels, counts)
             self._curve(scored.name, VALIDATION, levels, counts)
         else:
             notes.append("no lesion is known in the validation slices, so no threshold is tuned")
@@ -219,6 +218,29 @@ class Comparison:
             {str(column): value for column, value in row.items()}
             for row in frame.to_dict("records")
         ]
+
+
+def tuned_threshold(scores: Maps, truth: Masks, post: PostFilterConfig) -> float:
+    """Return the threshold whose masks, after the post filter, have the largest pooled IoU.
+
+    Parameters
+    ----------
+    scores
+        (n, rows, columns) of validation slices.
+    truth
+        Their lesions, each with at least one pixel.
+    post
+        What is done to masks.
+    """
+    levels = _levels(post)
+    return _best(levels, _counts(scores, truth, levels, post))[0]
+
+
+def _best(levels: Maps, counts: Counts) -> tuple[float, float]:
+    """Threshold of the largest pooled IoU, and that IoU."""
+    chosen = tuned(counts)
+    # 0.26, not the float32's 0.25999999
+    return round(float(levels[chosen]), 6), float(overlap(counts[:, chosen].sum(0), "iou"))
 
 
 def _levels(post: PostFilterConfig) -> Maps:

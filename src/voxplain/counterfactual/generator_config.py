@@ -152,7 +152,9 @@ class ConditionalConfig(_Training):
     widths: tuple[PositiveInt, ...] = Field(default=(64, 128, 256, 512, 1024), min_length=2)
     upsampling: Literal["nearest", "bilinear"] = "nearest"
     spectral: bool = True
-    discriminator_widths: tuple[PositiveInt, ...] = (64, 128, 256, 512, 1024, 1024)
+    discriminator_widths: tuple[PositiveInt, ...] = Field(
+        default=(64, 128, 256, 512, 1024, 1024), min_length=1
+    )
     discriminator_last_full: bool = True
     generator_every: PositiveInt = 5
     learning_rate: PositiveFloat = 2e-4

@@ -92,7 +92,7 @@ class Slices:
 
     def at(self, chosen: Sequence[int] | NDArray[Any]) -> Slices:
         """Return some of the slices, in memory."""
-        index = np.asarray(chosen)
+        index = np.asarray(chosen) if len(chosen) else np.zeros(0, np.intp)
         values = {
             name: np.ascontiguousarray(array[index])
             for name in _ARRAYS

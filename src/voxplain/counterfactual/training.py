@@ -18,6 +18,7 @@ from voxplain.counterfactual.classifier_training import (
     open_classifier,
     train_classifier,
 )
+from voxplain.counterfactual.comparison import tuned_threshold
 from voxplain.counterfactual.config import ClassifierConfig, Config
 from voxplain.counterfactual.config_file import config_text
 from voxplain.counterfactual.division import PARTS
@@ -26,7 +27,7 @@ from voxplain.counterfactual.gather import gather
 from voxplain.counterfactual.generator_training import Moment, train_generator
 from voxplain.counterfactual.generators import learner_of, open_generator, precision_of
 from voxplain.counterfactual.inpaint_mask import FOLDER, InpaintMaskGenerator, write_inpainter
-from voxplain.counterfactual.overlap import THRESHOLDS, threshold_counts, tuned
+from voxplain.counterfactual.mask import change
 from voxplain.counterfactual.run import (
     CONFIG,
     DATA,
@@ -201,7 +202,6 @@ class _Training:
         identity = {
             **self._identity(),
             "classifier": classifier.sha256,
-            "generator": config.model_dump(mode="json"),
             "seed": self.config.seed,
             "amp": str(self.amp),
         }
@@ -226,8 +226,9 @@ class _Training:
         if abnormal.has_truth:
             known = abnormal.at(np.flatnonzero(abnormal.truth.any((1, 2))))
             found = repaired(generator, known.images, device=self.device)
-            change = np.abs(known.images - found)[:, 0] / 2
-            threshold = float(THRESHOLDS[tuned(threshold_counts(change, known.truth))])
+            scores = change(known.images, found)[:, 0]
+            post = self.config.evaluation.post_filter
+            threshold = tuned_threshold(scores, known.truth, post)
         place = self.folder.place(name) / THRESHOLD
         self._write_json(str(place.relative_to(self.out)), {"threshold": threshold})
 

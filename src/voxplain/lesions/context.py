@@ -55,7 +55,8 @@ def context(
         this distance.
     fill
         What stands where the image is taken away; default 0 in the model's intensities. See
-        `voxplain.lesions.context_inputs.ContextFill` for what `Inpainted` does.
+        `voxplain.lesions.context_inputs.ContextFill` for what `Inpainted` does, and others that
+        continue the surroundings, which serve the mode ``remove`` alone.
     modes
         ``keep``: the image is kept on the lesion and so much around it, the rest is filled; the
         whole image comes last, at inf. ``remove``: what is outside of the lesion and so near
@@ -77,7 +78,8 @@ def context(
     Raises
     ------
     MethodError
-        If distances, steps or modes are none, or not what they should be.
+        If distances, steps or modes are none, or not what they should be; if the fill does not
+        fit the image, or the mode.
 
     Notes
     -----
@@ -92,6 +94,7 @@ def context(
     amounts = _amounts(case, distances_mm, steps, modes)
     chosen = case.lesions if lesions is None else list(lesions)
     taken = ContextFill(case, Constant() if fill is None else fill)
+    taken.check(amounts)
     pipeline = case.pipeline
     _ = case.logits  # its passes come before those that are counted here
     n_jobs = sum(

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, fields
+from functools import cached_property
 from typing import Literal
 
 import numpy as np
@@ -13,7 +14,8 @@ from numpy.typing import NDArray
 from scipy.ndimage import distance_transform_edt, gaussian_filter
 
 from voxplain.attribution.baselines import Baseline, Blurred, Constant, MeanImage, whole_input
-from voxplain.attribution.fills import Inpainted, NoiseFill
+from voxplain.attribution.fills import Inpainted, NoiseFill, PartFill
+from voxplain.attribution.learned_fill import LearnedInpainting
 from voxplain.errors import MethodError
 from voxplain.inference.pipeline import Input
 from voxplain.lesions.case import LesionCase
@@ -73,32 +75,61 @@ class ContextFill:
         Any baseline. `Inpainted` is local inpainting from healthy tissue: each voxel takes
         blur(x·h) / blur(h) with a Gaussian of its width, h = 1 in tissue without a lesion,
         predicted or true; voxels that this does not reach take the nearest one's that it does.
-        Where the surroundings are removed, h = 0 there too.
+        Where the surroundings are removed, h = 0 there too. Any other `PartFill`, e.g.
+        `LearnedInpainting`, continues the image without lesions and what is removed.
+
+    Raises
+    ------
+    MethodError
+        If the fill does not fit the image.
 
     Notes
     -----
     What is kept outside of a shell is the image; so a removed shell is continued from around it.
     Around a kept lesion nothing is left to continue from: the fill is then the local mean of the
-    whole image's healthy tissue, the same for every distance.
+    whole image's healthy tissue, the same for every distance, of `Inpainted`; a learned fill
+    serves removed shells only.
     """
 
     def __init__(self, case: LesionCase, fill: Baseline) -> None:
         self.case = case
         self.fill = fill
-        self.is_inpainted = isinstance(fill, Inpainted)
+        self.is_inpainted = isinstance(fill, PartFill)
+        if isinstance(fill, PartFill):
+            fill.check(case.pipeline.image)
         self._kept: Input | None = None
         self._healthy: NDArray[np.bool_] | None = None
+
+    def check(self, amounts: Sequence[Amount]) -> None:
+        """Refuse amounts that the fill cannot serve.
+
+        Raises
+        ------
+        MethodError
+            If surroundings are kept, and the fill needs what is around a part.
+        """
+        if not isinstance(self.fill, PartFill) or isinstance(self.fill, Inpainted):
+            return
+        if any(one.mode == "keep" for one in amounts):
+            raise MethodError(
+                f"the fill {fill_name(self.fill)} continues what is around a part, and around a "
+                "kept lesion nothing is left; take the mode remove, or another fill: a number, "
+                "mean, blur:MM, noise or inpaint:MM"
+            )
 
     @property
     def healthy(self) -> NDArray[np.bool_]:
         """Tissue without a lesion, on the case's grid."""
         if self._healthy is None:
-            case = self.case
-            sick = case.detected(case.logits)
-            if case.truth is not None:
-                sick = sick | case.truth
-            self._healthy = case.tissue & ~sick
+            self._healthy = self.case.tissue & ~self.sick
         return self._healthy
+
+    @cached_property
+    def sick(self) -> NDArray[np.bool_]:
+        """Lesions, predicted or true, on the case's grid."""
+        case = self.case
+        found = case.detected(case.logits)
+        return found if case.truth is None else found | case.truth
 
     @property
     def everywhere(self) -> Input:
@@ -113,6 +144,14 @@ class ContextFill:
                 self._kept = self.fill.input(self.case.question([]))
         return self._kept
 
+    def reach(self, box: Box) -> Box:
+        """Box, on the case's grid, from which a part within `box` is continued."""
+        grid = self.case.grid
+        if isinstance(self.fill, Inpainted):
+            return around(box, _WIDTHS * self.fill.width_mm, grid.spacing, grid.shape)
+        assert isinstance(self.fill, PartFill)
+        return self.fill.near(box, grid)
+
     def from_healthy(self, box: Box, removed: NDArray[np.bool_]) -> NDArray[np.floating]:
         """Continue healthy tissue over a box of the prepared image.
 
@@ -126,20 +165,25 @@ class ContextFill:
         Returns
         -------
         numpy.ndarray
-            (n_channels, *box.shape).
+            (n_channels, *box.shape); of `Inpainted` everywhere, else in removed voxels and
+            lesions, and the image as it is in others.
 
         Raises
         ------
         MethodError
             If no healthy tissue is left in the box.
         """
-        assert isinstance(self.fill, Inpainted)
         source = self.healthy[box.slices] & ~removed
         if not source.any():
             raise MethodError(
                 "inpainting: no healthy tissue is left around a lesion; ask for smaller "
                 "distances, or take the fill mean, blur:MM, noise or a constant"
             )
+        image = self.case.pipeline.image.data[(slice(None), *box.slices)]
+        if not isinstance(self.fill, Inpainted):
+            assert isinstance(self.fill, PartFill)
+            hole = removed | self.sick[box.slices]
+            return np.stack([self.fill.around(own, hole, self.case.grid) for own in image])
         spacing = np.asarray(self.case.grid.spacing)
         sigma = self.fill.width_mm / spacing
         weight = gaussian_filter(
@@ -151,7 +195,6 @@ class ContextFill:
                 ~is_reached, sampling=spacing, return_distances=False, return_indices=True
             )
         )
-        image = self.case.pipeline.image.data[(slice(None), *box.slices)]
         filled = np.empty(image.shape)
         for channel, values in enumerate(image):
             mixed = gaussian_filter(
@@ -190,7 +233,6 @@ class Surroundings:
         self, case: LesionCase, lesion: Lesion, fill: ContextFill, amounts: list[Amount]
     ) -> None:
         self._pipeline = case.pipeline
-        self._case = case
         self._fill = fill
         self._inpainted: dict[Amount, torch.Tensor] = {}
         finite = [a for a in amounts if math.isfinite(a.distance_mm)]
@@ -263,12 +305,10 @@ class Surroundings:
 
     def _shell(self, amount: Amount, box: Box) -> torch.Tensor:
         """Fill of a removed shell on a part of `near`."""
-        fill = self._fill.fill
-        if not isinstance(fill, Inpainted):
+        if not self._fill.is_inpainted:
             return self._fill.everywhere(box)
         if amount not in self._inpainted:
-            grid = self._case.grid
-            wide = around(self._box, _WIDTHS * fill.width_mm, grid.spacing, grid.shape)
+            wide = self._fill.reach(self._box)
             is_near = np.zeros(wide.shape, np.bool_)
             is_near[self._box.within(wide)] = self.field <= amount.reach
             values = self._fill.from_healthy(wide, is_near)
@@ -279,6 +319,8 @@ class Surroundings:
 
 def fill_name(fill: Baseline) -> str:
     """Return a fill as the text that `voxplain.attribution.methods.baseline_of` takes."""
+    if isinstance(fill, LearnedInpainting):
+        return fill.text
     word = _NAMES.get(type(fill))
     if word is None:
         return str(fill)

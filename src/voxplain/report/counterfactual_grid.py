@@ -15,7 +15,7 @@ from scipy import ndimage
 from voxplain.errors import RecordError
 from voxplain.records.counterfactual_evaluation import KINDS, Evaluation
 from voxplain.report.colours import over_ground
-from voxplain.report.wording import number, short
+from voxplain.report.wording import short
 
 COUNTERFACTUAL = KINDS[0]
 
@@ -33,6 +33,7 @@ COVER = 0.6
 """Opacity of a mask's colours over the picture."""
 
 _SIDE = 192  # pixels of the longer side at least: whole zooms, each pixel stays a square
+_WIDTH, _GAP = 950, 4  # CSS pixels of all tiles on a wide page, and between two
 
 Bools = NDArray[np.bool_]
 Bytes = NDArray[np.uint8]
@@ -203,7 +204,7 @@ def grid(evaluation: Evaluation) -> dict[str, Any]:
             rows.append(tiles.row(name, "counterfactual x′", tiles.repairs(name)))
             rows.append(tiles.row(name, "difference x′ − x", tiles.differences(name)))
         rows.append(tiles.row(name, "mask", tiles.masks(name)))
-    side = max(88, min(128, 1000 // len(pictures["image"])))
+    side = max(88, min(128, _WIDTH // len(pictures["image"]) - _GAP))
     return {
         "heads": tiles.heads(), "rows": rows, "colours": tiles.colours(),
         "limit": short(tiles.limit) if tiles.limit else "", "side": side,
@@ -283,7 +284,7 @@ class _Tiles:
             largest = float(np.abs(after.astype(np.float64) - before).max()) / 2
             alt = f"{method}: signed difference, {self._where(at)}"
             pixels = difference(before, after, self.limit)
-            found.append(tile(pixels, self._zoom, alt, f"largest {number(largest, 2)}"))
+            found.append(tile(pixels, self._zoom, alt, f"largest {largest:.2f}"))
         return found
 
     def masks(self, method: str) -> list[dict[str, Any]]:
@@ -291,7 +292,7 @@ class _Tiles:
         found = []
         for at, mask in enumerate(self._pictures[f"mask/{method}"].astype(bool)):
             truth = self._truth[at]
-            told = f"IoU {number(overlap(mask, truth), 2)}" if truth is not None else ""
+            told = f"IoU {overlap(mask, truth):.2f}" if truth is not None else ""
             alt = f"{method}: mask, {self._where(at)}" + (f", {told}" if told else "")
             pixels = masked(self._images[at], mask, truth, self._zoom)
             found.append(tile(pixels, 1, alt, told))

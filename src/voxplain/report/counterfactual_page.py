@@ -25,13 +25,12 @@ from voxplain.report.counterfactual_plots import (
 )
 from voxplain.report.counterfactual_tables import (
     cost_block,
-    notes_of,
     overlap_blocks,
     pooled_blocks,
     repair_blocks,
     validity_blocks,
 )
-from voxplain.report.counterfactual_verdicts import COUNTERFACTUAL, verdicts
+from voxplain.report.counterfactual_verdicts import COUNTERFACTUAL, TRICK, VALID, verdicts
 from voxplain.report.html import plain, write_page
 from voxplain.report.page import flat_rows
 from voxplain.report.wording import seconds
@@ -46,6 +45,12 @@ _SECTIONS = (
     ("validity", "Do the repairs turn the classifier, and the judge"),
     ("repairs", "What the repairs change"),
     ("cost", "Cost"),
+)
+_READING = (
+    f"Better: the generator chosen on validation slices leads both rivals, which are the best of "
+    f"their kind on the test slices, by a paired interval above 0. Repair: classifier and "
+    f"judge are turned alike; trick: validity by the judge is lower by more than {TRICK:g}; fails: "
+    f"validity by the classifier is below {VALID:g}."
 )
 _PICTURE_WORDS = (
     "Each generator has its counterfactual x′, the signed change (orange brighter, blue darker; "
@@ -120,6 +125,7 @@ def write_counterfactual_report(
         "notes": list(notes),
         "runs": pooled_blocks(seeds) if seeds is not None else [],
         "parts": [_part(title, evaluation) for title, evaluation in runs.items()],
+        "reading": _READING,
         "picture_words": _PICTURE_WORDS,
         "bar": legend_css(),
         "sections": [{"id": key, "head": head} for key, head in _SECTIONS],
@@ -136,7 +142,6 @@ def _part(title: str, evaluation: Evaluation) -> dict[str, Any]:
     return {
         "title": title,
         "verdicts": verdicts(evaluation),
-        "notes": notes_of(evaluation),
         "grid": grid(evaluation),
         "overlap": [*_overlap_figures(evaluation), *overlap_blocks(evaluation)],
         "validity": validity_blocks(evaluation),

@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Sequence
 from typing import Any
 
 import pandas as pd
 
 from voxplain.records.counterfactual_evaluation import CLASSIFIER, JUDGE, Evaluation
-from voxplain.report.cohort_blocks import table_block
+from voxplain.report.cohort_blocks import table_block, words_block
 from voxplain.report.cohort_rows import Column, counted
 
 _NAME = Column("method", kind="text")
 _NOTE = Column("note", kind="text")
+
+_OVERLAPS = {
+    "iou": "IoU, pooled",
+    "iou_mean": "IoU, per slice",
+    "dice": "Dice, pooled",
+    "dice_mean": "Dice, per slice",
+}
 
 _OVERLAP_WORDS = {
     "tuned": (
@@ -31,13 +39,13 @@ _OVERLAP_WORDS = {
 
 _CHANGES = (
     _NAME,
-    Column("change_inside", "change inside the lesion"),
-    Column("change_outside", "change outside"),
-    Column("change_normal", "change of normal slices"),
-    Column("marked_normal", "pixels marked in normal slices", "share"),
-    Column("still_normal", "normal slices that stay normal", "share"),
-    Column("n_abnormal", "abnormal slices", "count"),
-    Column("n_normal", "normal slices", "count"),
+    Column("change_inside", "inside the lesion"),
+    Column("change_outside", "outside"),
+    Column("change_normal", "normal slices"),
+    Column("marked_normal", "marked in normal", "share"),
+    Column("still_normal", "stay normal", "share"),
+    Column("n_abnormal", "n abnormal", "count"),
+    Column("n_normal", "n normal", "count"),
 )
 _TRUTH = (
     _NAME,
@@ -68,15 +76,12 @@ def overlap_blocks(evaluation: Evaluation) -> list[dict[str, Any]]:
             _NAME,
             Column("kind", kind="text"),
             Column(f"threshold_{part}", "threshold"),
-            *(
-                _between(f"{metric}{mean}_{part}", f"{head}, {words_of_mean}")
-                for metric, head in (("iou", "IoU"), ("dice", "Dice"))
-                for mean, words_of_mean in (("", "pooled"), ("_mean", "per slice"))
-            ),
-            _NOTE,
+            *(_interval(f"{name}_{part}", head) for name, head in _OVERLAPS.items()),
         )
-        blocks.append(table_block(title, words, _with_notes(ordered), columns))
+        blocks.append(_in_decimals(table_block(title, words, ordered, columns), ordered, columns))
     blocks.append(_differences(evaluation.tables["differences"]))
+    if reasons := _reasons(methods, "method"):
+        blocks.append(words_block("Why values are missing", ". ".join(reasons) + "."))
     return blocks
 
 
@@ -89,7 +94,8 @@ def validity_blocks(evaluation: Evaluation) -> list[dict[str, Any]]:
         own = table[table["by"] == by].drop(columns=["by", "n_slices"])
         names = {name: f"{name}_{by}" for name in own.columns if name not in key}
         shown = shown.merge(own.rename(columns=names), on=key, how="left")
-    columns = [_NAME, Column("tau", "τ")]
+    shown = shown.assign(tau=[f"{tau:g}" for tau in shown["tau"]])
+    columns = [_NAME, Column("tau", "τ", "text")]
     for by in (CLASSIFIER, JUDGE):
         columns += [
             Column(f"validity_{by}", f"CV(τ), {by}", "share", f"low_{by}", f"high_{by}"),
@@ -113,7 +119,8 @@ def repair_blocks(evaluation: Evaluation) -> list[dict[str, Any]]:
         table_block(
             "What was changed",
             "Mean of |x − x′|/2, 0 to 1. A good repair changes the lesion, little around it and "
-            "nothing in normal slices.",
+            "nothing in normal slices. Marked in normal: pixels above the threshold; stay normal: "
+            "of normal slices that the classifier calls normal.",
             table, _CHANGES, "No generator was evaluated.",
         )
     ]  # fmt: skip
@@ -158,42 +165,70 @@ def pooled_blocks(pooled: pd.DataFrame) -> list[dict[str, Any]]:
     )
     columns = (
         _NAME, Column("kind", kind="text"), Column("metric", kind="text"),
-        Column("mean", low="low", high="high"), Column("sd", "standard deviation"),
+        Column("mean", "mean", low="low", high="high"), Column("sd", "standard deviation"),
         Column("n_runs", "runs", "count"), Column("runs", "each run", "text"),
     )  # fmt: skip
-    shown = pooled[pooled["mean"].notna()]
-    is_first = (shown["metric"] == "iou_tuned") | shown["metric"].str.startswith("validity")
-    first = shown[is_first].assign(place=shown["metric"] != "iou_tuned")
-    first = first.sort_values(["place", "metric", "mean"], ascending=[True, True, False])
-    blocks = [table_block("", words, _metric_words(first), columns)]
-    rest = _metric_words(shown[~is_first])
-    if len(rest):
-        blocks.append(table_block("Other overlaps", "", rest, columns))
+    shown = pooled[pooled["mean"].notna()].sort_values("mean", ascending=False, kind="stable")
+    is_first, is_validity = shown["metric"] == "iou_tuned", shown["metric"].str.match("validity")
+    blocks = []
+    for title, own, sentence in (
+        ("IoU, pooled, tuned thresholds", shown[is_first], words),
+        ("Validity", shown[is_validity], ""),
+        ("Other overlaps", shown[~is_first & ~is_validity], ""),
+    ):
+        if len(own):
+            rows = _metric_words(own)
+            blocks.append(_in_decimals(table_block(title, sentence, rows, columns), rows, columns))
     return blocks
 
 
-def notes_of(evaluation: Evaluation) -> list[str]:
-    """Return why values are missing, each reason with its methods."""
-    methods = evaluation.tables["methods"]
-    return _reasons(methods, "method")
-
-
 def _differences(table: pd.DataFrame) -> dict[str, Any]:
+    """Give a row a pair, a column a metric."""
     words = (
-        "The metric of the first method less that of the second on the same slices, the same "
-        "patients drawn for both; an interval without 0 tells them apart. The generator was chosen "
-        "on validation slices."
+        "The overlap of the first method less that of the second at tuned thresholds, on the same "
+        "slices and with the same patients drawn for both; an interval without 0 tells them apart. "
+        "The generator was chosen on validation slices."
     )
+    key = ["method", "rival"]
+    shown = table.drop_duplicates(key)[key]
+    for name in _OVERLAPS:
+        own = table[table["metric"] == f"{name}_tuned"].drop(columns="metric")
+        names = {"difference": name, "low": f"{name}_low", "high": f"{name}_high"}
+        shown = shown.merge(own.rename(columns=names), on=key, how="left")
     columns = (
-        _NAME, Column("rival", "against", "text"), Column("metric", kind="text"),
-        Column("difference", low="low", high="high"),
+        _NAME, Column("rival", "less", "text"),
+        *(_interval(name, head) for name, head in _OVERLAPS.items()),
     )  # fmt: skip
-    shown = _metric_words(table[table["metric"].isin(_SHOWN)])
-    return table_block("Differences", words, shown, columns, "There are no two methods to compare.")
+    block = table_block(
+        "Differences", words, shown, columns, "There are no two methods to compare."
+    )
+    return _in_decimals(block, shown, columns)
 
 
-_SHOWN = ("iou_tuned", "dice_tuned", "iou_mean_tuned")
-_METRICS: Mapping[str, str] = {"iou": "IoU", "dice": "Dice"}
+def _interval(name: str, head: str) -> Column:
+    return Column(name, head, "number", f"{name}_low", f"{name}_high")
+
+
+def _in_decimals(
+    block: dict[str, Any], frame: pd.DataFrame, columns: Sequence[Column]
+) -> dict[str, Any]:
+    """Write values with an interval with three decimals, so that they compare down a column."""
+    by_head = {column.head: column for column in columns if column.low}
+    table = block["table"]
+    for row, values in zip(table["rows"], frame.to_dict("records"), strict=False):
+        for at, (head, _) in enumerate(table["heads"]):
+            column = by_head.get(head)
+            if column is None or math.isnan(values[column.name]):
+                continue
+            low, high = float(values[column.low]), float(values[column.high])
+            is_known = not (math.isnan(low) or math.isnan(high))
+            ends = f"{_decimal(low)} to {_decimal(high)}" if is_known else ""
+            row[at] = (_decimal(values[column.name]), ends, values[column.name], False)
+    return block
+
+
+def _decimal(value: float) -> str:
+    return f"{value:.3f}".replace("-", "−")
 
 
 def _metric_words(table: pd.DataFrame) -> pd.DataFrame:
@@ -201,19 +236,12 @@ def _metric_words(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def _metric(name: str) -> str:
-    """Write ``iou_mean_tuned`` as IoU per slice, tuned."""
-    parts = name.split("_")
-    if parts[0] not in _METRICS:
-        return name.replace("validity ", "CV by ").replace("_", " ")
-    return f"{_METRICS[parts[0]]} {'per slice' if 'mean' in parts else 'pooled'}, {parts[-1]}"
-
-
-def _between(name: str, head: str) -> Column:
-    return Column(name, head, "number", f"{name}_low", f"{name}_high")
-
-
-def _with_notes(table: pd.DataFrame) -> pd.DataFrame:
-    return table.assign(note=table["note"].fillna(""))
+    """Write ``iou_mean_tuned`` as IoU, per slice, tuned; ``validity BY TAU`` as CV(TAU), BY."""
+    overlap, _, part = name.rpartition("_")
+    if overlap in _OVERLAPS:
+        return f"{_OVERLAPS[overlap]}, {part}"
+    _, by, tau = name.split(" ")
+    return f"CV({tau}), {by}"
 
 
 def _reasons(table: pd.DataFrame, by: str) -> list[str]:

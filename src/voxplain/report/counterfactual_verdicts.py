@@ -8,17 +8,17 @@ from typing import Any, Literal
 import pandas as pd
 
 from voxplain.records.counterfactual_evaluation import CLASSIFIER, JUDGE, KINDS, Evaluation
-from voxplain.report.cohort_rows import between, counted
-from voxplain.report.wording import number, percent
+from voxplain.report.cohort_rows import counted
+from voxplain.report.wording import percent
 
 TRICK = 0.2
 """A generator tricks the classifier if the judge's validity is lower by more than this."""
 VALID = 0.5
 """Least validity of a generator that turns the classifier at all."""
 
-_DIFFERENCE = ("difference", "low", "high")
-
 COUNTERFACTUAL, ATTRIBUTION, INTENSITY = KINDS
+_KIND_WORDS = {ATTRIBUTION: "the best attribution method, ", INTENSITY: "the threshold on "}
+_DIFFERENCE = ("difference", "low", "high")
 
 Style = Literal["passed", "tip", "issue", ""]
 Row = dict[Any, Any]
@@ -60,8 +60,15 @@ def _largest(rows: list[Row], column: str) -> Row | None:
 
 
 def _told(row: Row) -> str:
-    ends = between(float(row["iou_tuned_low"]), float(row["iou_tuned_high"]))
-    return f"{row['method']} {number(row['iou_tuned'], 2)}" + (f" ({ends})" if ends else "")
+    values = (float(row[f"iou_tuned{end}"]) for end in ("", "_low", "_high"))
+    return f"{row['method']} {_interval(*values)}"
+
+
+def _interval(value: float, low: float, high: float) -> str:
+    """Write a value with its interval, 0.62 (0.59 to 0.65)."""
+    is_known = not (math.isnan(low) or math.isnan(high))
+    ends = f" ({low:.2f} to {high:.2f})" if is_known else " (no interval)"
+    return f"{value:.2f}{ends}".replace("-", "−")
 
 
 def _overlap(evaluation: Evaluation) -> dict[str, str]:
@@ -74,19 +81,17 @@ def _overlap(evaluation: Evaluation) -> dict[str, str]:
         )
         return _verdict("", "not known", "overlap", text)
     rivals = [_largest(of_kind(methods, kind), "iou_tuned") for kind in (ATTRIBUTION, INTENSITY)]
-    named = [
-        f"{words}: {_told(row)}"
-        for words, row in zip(("best attribution map", "intensity"), rivals, strict=True)
-        if row is not None
-    ]
-    text = f"IoU with the true lesions at thresholds tuned on validation slices: {_told(best)}"
-    text += f"; {'; '.join(named)}." if named else "."
     known = [row for row in rivals if row is not None]
+    text = f"IoU with the true lesions, thresholds tuned on validation slices: {_told(best)}"
+    text += "".join(
+        f"; {_KIND_WORDS[row['kind']]}{_told(row)}" for row in known
+    ) + "."  # fmt: skip
     leads = [_lead(evaluation.tables["differences"], best, row) for row in known]
-    for row, (value, low, high) in zip(known, leads, strict=True):
-        ends = between(low, high)
-        text += f" {best['method']} less {row['method']}: {number(value, 2)}"
-        text += f" ({ends})." if ends else ", without an interval."
+    if leads:
+        told = [
+            f"{row['method']} by {_interval(*lead)}" for row, lead in zip(known, leads, strict=True)
+        ]
+        text += f" Paired, {best['method']} leads {' and '.join(told)}."
     if not leads:
         return _verdict("", "alone", "overlap", text)
     if any(high < 0 for _, _, high in leads):
