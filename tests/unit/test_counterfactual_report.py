@@ -42,7 +42,7 @@ from voxplain.report.counterfactual_plots import (
     reliability,
     training_curves,
 )
-from voxplain.report.counterfactual_tables import overlap_blocks, validity_blocks
+from voxplain.report.counterfactual_tables import overlap_blocks, pooled_blocks, validity_blocks
 from voxplain.report.counterfactual_verdicts import best_generator, verdicts
 
 GENERATORS = {"coin": 0.62, "singla": 0.31}
@@ -267,7 +267,7 @@ def test_darker_is_blue_and_brighter_orange() -> None:
     assert none.tolist() == [20, 24, 29]  # the ground
 
 
-@pytest.mark.parametrize(("side", "zoom"), [(64, 3), (100, 2), (192, 1), (512, 1)])
+@pytest.mark.parametrize(("side", "zoom"), [(64, 4), (100, 3), (200, 2), (256, 1), (512, 1)])
 def test_small_pictures_are_enlarged(side: int, zoom: int) -> None:
     assert zoom_of((side, side - 1)) == zoom
 
@@ -298,7 +298,7 @@ def test_the_grid_has_a_row_for_each_picture(found: Evaluation) -> None:
     assert cell["alt"] == f"coin: mask, case01 slice 42, IoU {value:.2f}"
     decoded = Image.open(io.BytesIO(base64.b64decode(cell["uri"].partition(",")[2])))
     pixels = np.asarray(decoded.convert("RGB"))
-    expected = masked(found.pictures["image"][2], mask, truth, 3)
+    expected = masked(found.pictures["image"][2], mask, truth, 4)
     assert (pixels == expected).all()
     assert made["rows"][2]["cells"][0]["text"] == "p 0.04, judge 0.08"
     assert made["rows"][0]["cells"][0]["text"] == "p 0.98, judge 0.95"
@@ -459,6 +459,17 @@ def test_several_runs_are_pooled(tmp_path: Path) -> None:
     text = write_counterfactual_report(runs, tmp_path / "a.html").read_text("utf-8")
     values = [float(one.tables["methods"]["iou_tuned"].iloc[0]) for one in runs.values()]
     assert "Over all runs" in text
+    blocks = pooled_blocks(pooled(runs))
+    assert [block["title"] for block in blocks] == [
+        "IoU, pooled, tuned", "Validity", "Other overlaps",
+    ]  # fmt: skip
+    coin = blocks[0]["table"]["rows"][0]
+    assert [cell[0] for cell in coin[:2]] == ["coin", "counterfactual"]
+    assert coin[2][:2] == (f"{np.mean(values):.3f}", f"{min(values):.3f} to {max(values):.3f}")
+    assert coin[3][2] == pytest.approx(np.std(values, ddof=1), abs=1e-12)
+    assert {row[1][0] for row in blocks[1]["table"]["rows"]} == {
+        "CV(0.8), classifier", "CV(0.8), judge", "CV(0.5), classifier", "CV(0.5), judge",
+    }  # fmt: skip
     assert f"{np.mean(values):.3f}" in text
     assert f"seed2={values[1]:.4g}" in text
     assert text.count('class="target" data-target="2"') == 6

@@ -208,23 +208,23 @@ def test_settings_are_checked() -> None:
 # -- fills ------------------------------------------------------------------------------
 def test_inpainting_meets_constant_and_linear_tissue() -> None:
     """Around a part in even tissue its intensity comes back; a slope, roughly."""
-    fill, spacing = Inpainted(3.0), np.array([0.7, 1.1, 2.3])
+    fill, grid = Inpainted(3.0), oblique_grid((15, 15, 15), (0.7, 1.1, 2.3))
     part = np.zeros((15, 15, 15), bool)
     part[4:9, 5:11, 6:9] = True
     even = np.full(part.shape, 3.5)
     even[part] = 99.0
-    np.testing.assert_allclose(fill.around(even, part, spacing), 3.5, rtol=1e-9)
+    np.testing.assert_allclose(fill.around(even, part, grid), 3.5, rtol=1e-9)
     slope = np.broadcast_to(np.arange(15.0)[:, None, None], part.shape).copy()
     hidden = slope.copy()
     hidden[part] = -50.0
-    filled = fill.around(hidden, part, spacing)
+    filled = fill.around(hidden, part, grid)
     np.testing.assert_array_equal(filled[~part], slope[~part])
     assert np.abs(filled[part] - slope[part]).max() < 2.0
     with pytest.raises(MethodError, match="no surroundings"):
-        fill.around(even, np.ones_like(part), spacing)
+        fill.around(even, np.ones_like(part), grid)
     deep = np.ones((40, 6, 6), bool)
     deep[0] = False
-    assert np.isfinite(fill.around(np.ones(deep.shape), deep, spacing)).all()
+    assert np.isfinite(fill.around(np.ones(deep.shape), deep, grid)).all()
 
 
 def test_inpainted_players_and_boxes_hide_what_was_there() -> None:

@@ -6,19 +6,13 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 
-from voxplain.attribution.baselines import Blurred, Constant, MeanImage
-from voxplain.attribution.fills import Inpainted, NoiseFill
-from voxplain.attribution.learned_fill import LearnedInpainting
 from voxplain.attribution.method import Method
-from voxplain.attribution.methods import PRESETS, describe_settings, method_of
+from voxplain.attribution.methods import PRESETS, describe_settings, method_of, setting_text
 from voxplain.attribution.question import Question
 from voxplain.attribution.shapley import Shapley
 from voxplain.errors import MethodError
 
 _MOST_SAMPLES = 1 << 20
-_FILLS: Mapping[type, str] = {
-    Constant: "constant", Blurred: "blur", NoiseFill: "noise", Inpainted: "inpaint",
-}  # fmt: skip
 
 
 @contextmanager
@@ -54,7 +48,7 @@ def text_of(label: str, method: Method) -> str | None:
     defaults = describe_settings(type(method))
     parts = [method.name]
     for name, default in defaults.items():
-        text = _value(getattr(method, name))
+        text = setting_text(getattr(method, name))
         if text != default:
             parts.append(f"{name}={text}")
     text = ":".join(parts)
@@ -95,17 +89,3 @@ def _with_enough_samples(method: Method, question: Question) -> Method | None:
         else:
             return found
     return None
-
-
-def _value(value: object) -> str:
-    """Text of a setting, as `method_of` takes it."""
-    if isinstance(value, tuple):
-        return "+".join(map(_value, value))
-    if isinstance(value, MeanImage):
-        return "mean"
-    if isinstance(value, LearnedInpainting):
-        return value.text
-    if isinstance(value, tuple(_FILLS)):
-        (number,) = vars(value).values()
-        return f"{_FILLS[type(value)]}:{number:g}"
-    return str(value)

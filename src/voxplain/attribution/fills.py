@@ -84,8 +84,9 @@ class PartFill(ABC):
             "parts; take mean, blur:MM, noise or a constant"
         )
 
+    @abstractmethod
     def check(self, image: Volume) -> None:
-        """Refuse, with a `MethodError`, a prepared image that it cannot fill; default: none."""
+        """Refuse, with a `MethodError`, a prepared image that it cannot fill."""
 
     @abstractmethod
     def near(self, box: Box, grid: Grid) -> Box:
@@ -140,6 +141,9 @@ class Inpainted(PartFill):
     def __post_init__(self) -> None:
         if not self.width_mm > 0:
             raise MethodError(f"width_mm of inpainting is positive, got {self.width_mm}")
+
+    def check(self, image: Volume) -> None:
+        """Refuse no image."""
 
     def near(self, box: Box, grid: Grid) -> Box:
         """Return the box and eight widths around it, where the blur looks."""

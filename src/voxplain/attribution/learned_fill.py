@@ -83,7 +83,8 @@ class LearnedInpainting(PartFill):
     -----
     Slices are cut upright in the plane that the network was trained on, at the prepared image's
     own resolution, and padded with their edges to what the network takes. Neighbouring slices
-    do not see each other. Slices without a voxel of the part are not run. Runs on the CPU in
+    do not see each other; one that the part covers wholly gets what the network makes of nothing.
+    Slices without a voxel of the part are not run. Runs on the CPU in
     float32; the files are read once, when they are first needed.
 
     References
@@ -249,7 +250,7 @@ class LearnedInpainting(PartFill):
         return np.asarray(filled)
 
     def _slices(self, grid: Grid) -> Iterator[tuple[NDArray[np.intp], ...]]:
-        """Indices of each upright slice of an array on the grid: one (rows, columns) an axis."""
+        """Index each upright slice of an array on the grid: one array (rows, columns) an axis."""
         shape = grid.shape
         cut = self._cut_axis(grid)
         name = "picture" if cut is None else self.about.plane

@@ -180,13 +180,14 @@ def describe_settings(kind: type[Method]) -> dict[str, str]:
     found = {}
     for f in fields(kind):  # type: ignore[arg-type]
         factory = f.default_factory
-        found[f.name] = _text(f.default if factory is MISSING else factory())
+        found[f.name] = setting_text(f.default if factory is MISSING else factory())
     return found
 
 
-def _text(value: Any) -> str:
+def setting_text(value: Any) -> str:
+    """Return the value of a setting as text that `method_of` takes; a given image has none."""
     if isinstance(value, tuple):
-        return "+".join(map(_text, value))
+        return "+".join(map(setting_text, value))
     if isinstance(value, MeanImage):
         return "mean"
     if isinstance(value, LearnedInpainting):

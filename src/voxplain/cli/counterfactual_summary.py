@@ -13,7 +13,7 @@ from rich.text import Text
 
 from voxplain.records.counterfactual_evaluation import CLASSIFIER, JUDGE, Evaluation
 from voxplain.report.counterfactual_verdicts import validity_of, verdicts
-from voxplain.report.wording import number, percent
+from voxplain.report.wording import percent
 
 _HEADS = (
     "method",
@@ -52,8 +52,8 @@ def print_evaluation(evaluation: Evaluation, out: Path, *, quiet: bool = False) 
         told = [_validity(evaluation, str(row["method"]), by) for by in (CLASSIFIER, JUDGE)]
         table.add_row(
             Text(str(row["method"])), _interval(row, "iou_tuned"),
-            number(row["threshold_tuned"], 2), number(row["iou_fixed"], 2),
-            number(row["dice_tuned"], 2), *told,
+            _decimal(row["threshold_tuned"]), _decimal(row["iou_fixed"]),
+            _decimal(row["dice_tuned"]), *told,
         )  # fmt: skip
     console.print(table)
     for one in verdicts(evaluation):
@@ -65,9 +65,13 @@ def print_evaluation(evaluation: Evaluation, out: Path, *, quiet: bool = False) 
 def _interval(row: dict[Any, Any], name: str) -> str:
     """Write a value with its interval, 0.61 [0.55, 0.66]."""
     low, high = row[f"{name}_low"], row[f"{name}_high"]
-    told = number(row[name], 2)
+    told = _decimal(row[name])
     is_known = not (math.isnan(low) or math.isnan(high))
-    return f"{told} \\[{number(low, 2)}, {number(high, 2)}]" if is_known else told
+    return f"{told} \\[{_decimal(low)}, {_decimal(high)}]" if is_known else told
+
+
+def _decimal(value: float) -> str:
+    return "–" if math.isnan(value) else f"{value:.2f}"
 
 
 def _validity(evaluation: Evaluation, method: str, by: str) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Hashable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
 
@@ -13,9 +13,9 @@ import torch
 from numpy.typing import NDArray
 from scipy.ndimage import distance_transform_edt, gaussian_filter
 
-from voxplain.attribution.baselines import Baseline, Blurred, Constant, MeanImage, whole_input
-from voxplain.attribution.fills import Inpainted, NoiseFill, PartFill
-from voxplain.attribution.learned_fill import LearnedInpainting
+from voxplain.attribution.baselines import Baseline, whole_input
+from voxplain.attribution.fills import Inpainted, PartFill
+from voxplain.attribution.methods import setting_text
 from voxplain.errors import MethodError
 from voxplain.inference.pipeline import Input
 from voxplain.lesions.case import LesionCase
@@ -28,10 +28,6 @@ Mode = Literal["keep", "remove"]
 _SLACK_MM = 1e-5  # as in `dilate_mm`: affines in files are rounded
 _LEAST = 1e-2  # weight of healthy tissue below which a blur has not reached a voxel
 _WIDTHS = 4  # of a Gaussian, where it ends
-_NAMES = {
-    Constant: "constant", Blurred: "blur", NoiseFill: "noise", Inpainted: "inpaint",
-    MeanImage: "mean",
-}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -319,13 +315,7 @@ class Surroundings:
 
 def fill_name(fill: Baseline) -> str:
     """Return a fill as the text that `voxplain.attribution.methods.baseline_of` takes."""
-    if isinstance(fill, LearnedInpainting):
-        return fill.text
-    word = _NAMES.get(type(fill))
-    if word is None:
-        return str(fill)
-    numbers = [f"{getattr(fill, f.name):g}" for f in fields(fill)]  # type: ignore[arg-type]
-    return ":".join([word, *numbers])
+    return setting_text(fill)
 
 
 def _steps_to(mask: NDArray[np.bool_], steps: int) -> NDArray[np.floating]:

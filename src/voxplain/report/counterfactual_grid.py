@@ -32,7 +32,7 @@ OUTLINE = (255, 255, 255)
 COVER = 0.6
 """Opacity of a mask's colours over the picture."""
 
-_SIDE = 192  # pixels of the longer side at least: whole zooms, each pixel stays a square
+_SIDE = 256  # pixels of the longer side at least: whole zooms, each pixel stays a square
 _WIDTH, _GAP = 950, 4  # CSS pixels of all tiles on a wide page, and between two
 
 Bools = NDArray[np.bool_]
@@ -89,8 +89,8 @@ def difference(before: Floats, after: Floats, limit: float) -> Bytes:
 def masked(picture: Floats, mask: Bools, truth: Bools | None, zoom: int) -> Bytes:
     """Return a picture with the mask's hits, false alarms and misses, and the truth's outline.
 
-    Colour c over grey g: `COVER`·c + (1 − `COVER`)·g; the outline is the innermost screen pixel
-    of the truth.
+    Colour c over grey g: `COVER`·c + (1 − `COVER`)·g; the outline is half a pixel, at
+    least one screen pixel, inside the truth.
 
     Parameters
     ----------
@@ -118,7 +118,9 @@ def masked(picture: Floats, mask: Bools, truth: Bools | None, zoom: int) -> Byte
     large = enlarged(np.rint(drawn).astype(np.uint8), zoom)
     if truth is not None:
         whole = enlarged(truth, zoom)
-        inner = ndimage.binary_erosion(whole, structure=np.ones((3, 3), np.bool_), border_value=0)
+        inner = ndimage.binary_erosion(
+            whole, np.ones((3, 3), np.bool_), iterations=max(1, zoom // 2), border_value=0
+        )
         large[whole & ~inner] = OUTLINE
     return large
 

@@ -163,8 +163,8 @@ def _overlap_figures(evaluation: Evaluation) -> list[dict[str, Any]]:
         (
             "IoU against the threshold",
             "A broad top means that the threshold matters little. Disc: the tuned threshold; "
-            "ring: the fixed one. Thresholds of counterfactuals and of maps are not the same "
-            "thing.",
+            "ring: the fixed one. Each attribution map is scaled so that its smallest pixel is 0 "
+            "and its largest 1, on every slice; changes and intensities are taken as they are.",
             iou_curves(curves[curves["part"] == TEST], ordered),
         ),
     ]

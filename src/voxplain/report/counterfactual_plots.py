@@ -17,8 +17,8 @@ from voxplain.report.lesion_figure import frame_axes
 
 KINDS = {
     "counterfactual": "counterfactuals: threshold on |x − x′|/2",
-    "attribution": "maps: threshold on each map scaled to [0, 1]",
-    "intensity": "maps: threshold on each map scaled to [0, 1]",
+    "attribution": "maps: threshold on the map, 0 to 1",
+    "intensity": "maps: threshold on the map, 0 to 1",
 }
 """Kinds of methods, and what their threshold is put on."""
 
@@ -193,8 +193,8 @@ def training_curves(log: pd.DataFrame) -> Drawing | None:
         return None
     n_columns = min(_N_COLUMNS, len(terms))
     n_rows = -(-len(terms) // n_columns)
-    figure = blank(0.55 + 2.6 * n_columns, 0.35 + 1.95 * n_rows)
-    size, gaps = (2.1, 1.3), (0.5, 0.65)
+    figure = blank(0.55 + 2.75 * n_columns, 0.35 + 1.95 * n_rows)
+    size, gaps = (2.1, 1.3), (0.65, 0.65)
     panels = panels_of(figure, n_rows, n_columns, 0.55, size, gaps, 0.3)
     for axes in panels[len(terms) :]:
         axes.remove()

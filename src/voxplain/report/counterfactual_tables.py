@@ -152,7 +152,7 @@ def cost_block(evaluation: Evaluation) -> dict[str, Any]:
 
 
 def pooled_blocks(pooled: pd.DataFrame) -> list[dict[str, Any]]:
-    """Give the table over runs, tuned IoU and validity first, and one with every number.
+    """Give tables over runs: tuned IoU, validity, then the other overlaps.
 
     Parameters
     ----------
@@ -163,21 +163,21 @@ def pooled_blocks(pooled: pd.DataFrame) -> list[dict[str, Any]]:
         "Mean and standard deviation over runs, which differ in seed: weights, draws, and what "
         "else the seed decides. Small: the smallest and the largest run."
     )
-    columns = (
-        _NAME, Column("kind", kind="text"), Column("metric", kind="text"),
+    tail = (
         Column("mean", "mean", low="low", high="high"), Column("sd", "standard deviation"),
         Column("n_runs", "runs", "count"), Column("runs", "each run", "text"),
     )  # fmt: skip
+    which = (_NAME, Column("metric", kind="text"))
     shown = pooled[pooled["mean"].notna()].sort_values("mean", ascending=False, kind="stable")
     is_first, is_validity = shown["metric"] == "iou_tuned", shown["metric"].str.match("validity")
     blocks = []
-    for title, own, sentence in (
-        ("IoU, pooled, tuned thresholds", shown[is_first], words),
-        ("Validity", shown[is_validity], ""),
-        ("Other overlaps", shown[~is_first & ~is_validity], ""),
+    for title, sentence, own, head in (
+        (_metric("iou_tuned"), words, shown[is_first], (_NAME, Column("kind", kind="text"))),
+        ("Validity", "", shown[is_validity], which),
+        ("Other overlaps", "", shown[~is_first & ~is_validity], which),
     ):
         if len(own):
-            rows = _metric_words(own)
+            rows, columns = _metric_words(own), (*head, *tail)
             blocks.append(_in_decimals(table_block(title, sentence, rows, columns), rows, columns))
     return blocks
 

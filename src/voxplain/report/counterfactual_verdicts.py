@@ -17,7 +17,7 @@ VALID = 0.5
 """Least validity of a generator that turns the classifier at all."""
 
 COUNTERFACTUAL, ATTRIBUTION, INTENSITY = KINDS
-_KIND_WORDS = {ATTRIBUTION: "the best attribution method, ", INTENSITY: "the threshold on "}
+_KIND_WORDS = {ATTRIBUTION: "the best attribution method, ", INTENSITY: "plain "}
 _DIFFERENCE = ("difference", "low", "high")
 
 Style = Literal["passed", "tip", "issue", ""]
