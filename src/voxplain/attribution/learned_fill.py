@@ -208,9 +208,9 @@ class LearnedInpainting(PartFill):
         Raises
         ------
         MethodError
-            If the part is everything, or the network gives no number.
+            If the part is everything, or the network gives NaN or not one channel.
         ModelError
-            If the network cannot be built, or does not return one channel.
+            If the network cannot be built, or its weights do not fit.
         TrustError
             If its code is not trusted.
         """

@@ -211,6 +211,11 @@ def _check(parts: dict[str, Slices], config: DataConfig) -> None:
             f"no case has a slice with more than {config.min_organ_pixels} pixels of {organ}; "
             "lower data.min_organ_pixels or name another data.organ"
         )
+    if not any((np.ptp(one.images, axis=(1, 2, 3)) > 0).any() for one in parts.values()):
+        raise DataError(
+            "every slice is constant: all intensities lie on one side of the window; widen "
+            "data.intensity.window, or take data.intensity.percentiles"
+        )
     faults = [f"{part}: no slice" for part, slices in parts.items() if not len(slices)]
     if config.abnormal.synthetic is None:
         for part, slices in parts.items():
