@@ -111,7 +111,7 @@ def test_a_finished_run_is_kept(trained: Path, patients: Path) -> None:
 def test_an_interrupted_run_ends_as_one_that_was_not(
     trained: Path, patients: Path, tmp_path: Path
 ) -> None:
-    class Stop(Exception):
+    class StopError(Exception):
         pass
 
     stops = {"judge": 25, "coin": 7}
@@ -120,11 +120,11 @@ def test_an_interrupted_run_ends_as_one_that_was_not(
         what, step = now.what, now.step  # type: ignore[attr-defined]
         if what in stops and step >= stops[what]:
             del stops[what]
-            raise Stop
+            raise StopError
 
     out, settings = tmp_path / "run", config("generators.coin.save_every=100")
     for _ in range(2):
-        with pytest.raises(Stop):
+        with pytest.raises(StopError):
             train_run(settings, read_data(patients), out, device="cpu", progress=progress)
         with pytest.raises(DataError, match="has not ended"):
             open_run(out)
