@@ -17,6 +17,7 @@ from benchmarks import (
     assess,
     classes,
     cohort,
+    fills,
     instance,
     lesion,
     memory,
@@ -36,6 +37,7 @@ _MODULES = {
     "cohort": cohort,
     "scheduler": scheduler,
     "shortcuts": shortcuts,
+    "fills": fills,
 }
 _OUT = Path(__file__).parent / "RESULTS.json"
 

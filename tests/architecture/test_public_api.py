@@ -28,6 +28,16 @@ TOP = [
     "wrap",
     "write_report",
 ]
+COUNTERFACTUAL = [
+    "Applied",
+    "Config",
+    "Run",
+    "apply_image",
+    "evaluate_runs",
+    "open_run",
+    "read_config",
+    "train_run",
+]
 ATTRIBUTION = [
     "METHODS",
     "PRESETS",
@@ -59,6 +69,7 @@ ATTRIBUTION = [
     "Instance",
     "IntegratedGradients",
     "LayerCam",
+    "LearnedInpainting",
     "Mask",
     "MeanImage",
     "NoiseFill",
@@ -91,6 +102,12 @@ def test_attribution() -> None:
     package = import_module("voxplain.attribution")
     assert package.__all__ == ATTRIBUTION
     assert all(hasattr(package, name) for name in ATTRIBUTION)
+
+
+def test_counterfactual() -> None:
+    package = import_module("voxplain.counterfactual")
+    assert package.__all__ == COUNTERFACTUAL
+    assert all(hasattr(package, name) for name in COUNTERFACTUAL)
 
 
 @pytest.mark.parametrize("name", TOP)

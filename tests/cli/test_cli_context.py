@@ -104,7 +104,7 @@ def test_tables_and_provenance(run, brain):
     (one,) = found["provenance"]
     assert one["model"] == "spots"
     assert f"{one['cost']['n_forward']} passes forward" in done.stdout
-    assert one["parameters"]["fill"] == "0"
+    assert one["parameters"]["fill"] == "Constant(value=0.0)"
     assert one["parameters"]["modes"] == ["keep"]
 
 

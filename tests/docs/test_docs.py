@@ -213,6 +213,39 @@ def test_the_output_reference_names_every_column() -> None:
         assert f"| `{column}` |" in text
 
 
+def test_the_output_reference_names_every_column_of_counterfactuals() -> None:
+    from voxplain.counterfactual import apply, calibration, slices
+    from voxplain.counterfactual.classifier_loop import LOG_COLUMNS
+    from voxplain.records.counterfactual_evaluation import POOLED, TABLES
+
+    text = (DOCS / "reference" / "outputs.md").read_text("utf-8")
+    run, applied, evaluated = re.split(
+        r"\n### (?:Repaired images|Evaluated runs)\n",
+        text.partition("\n## Counterfactuals\n")[2].partition("\n## ")[0],
+    )
+    beginnings = ["`methods`, ", "`curves`, ", "`validity`, ", "`repairs`, ", "`differences`, "]
+    beginnings += ["`slices`, ", "`runs.csv`, ", "`pictures.npz` "]
+    places = [evaluated.index(f"\n{word}") for word in beginnings]
+    assert places == sorted(places)
+    ends = [*places[1:], len(evaluated)]
+    parts = [evaluated[start:end] for start, end in zip(places, ends, strict=True)]
+    told = dict(zip([*TABLES, "runs"], parts[:-1], strict=True))
+    tables = {name: (told[name], columns) for name, columns in {**TABLES, "runs": POOLED}.items()}
+    tables["applied"] = (applied, apply.COLUMNS)
+    for name, columns in (
+        ("slices of a run", slices.COLUMNS),
+        ("log of a classifier", LOG_COLUMNS),
+        ("calibration", calibration.RELIABILITY_COLUMNS),
+    ):
+        tables[name] = (run, columns)
+    for name, (part, columns) in tables.items():
+        named = set(re.findall(r"`([^`\n]+)`", part))
+        for column in columns:
+            stem, _, end = column.rpartition("_")
+            is_end = f"…_{end}" in named and stem in named
+            assert column in named or is_end, f"{name}.{column} is not in outputs.md"
+
+
 def test_the_method_reference_names_every_method_setting_and_preset() -> None:
     from voxplain.attribution import METHODS, PRESETS
     from voxplain.attribution.methods import describe_settings

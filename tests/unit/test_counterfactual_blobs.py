@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import numpy as np
 import pandas as pd
 import pytest
 from scipy.ndimage import label
 
-from voxplain.counterfactual.blobs import frozen, has_room, insert
+from voxplain.counterfactual.blobs import frozen as frozen_into
+from voxplain.counterfactual.blobs import has_room, insert
 from voxplain.counterfactual.config import BlobConfig
 from voxplain.counterfactual.slices import Slices, read_slices
 from voxplain.errors import DataError
 
 ROUND = BlobConfig(elongation=(1, 1))
 SIZE = (48, 60)
+
+
+@pytest.fixture
+def frozen(tmp_path_factory):
+    """Freeze slices into a folder of their own."""
+    return lambda *given: frozen_into(*given, tmp_path_factory.mktemp("frozen") / "part")
 
 
 def disc(size=SIZE, centre=(22, 31), radius=8):
@@ -187,7 +196,7 @@ def test_another_setting_leaves_the_other_draws_as_they_were():
 
 
 # -- frozen ---------------------------------------------------------------------------
-def test_frozen_slices_hold_what_was_put_in_and_what_was_there():
+def test_frozen_slices_hold_what_was_put_in_and_what_was_there(frozen):
     slices = some_slices()
     done = frozen(slices, BlobConfig(), 3, "test")
     has_place = np.arange(24) % 4 != 0
@@ -203,7 +212,7 @@ def test_frozen_slices_hold_what_was_put_in_and_what_was_there():
     assert ((done.images - done.clean)[is_abnormal].max((1, 2, 3)) >= 0.8 - 1e-6).all()
 
 
-def test_frozen_depends_on_neither_order_nor_company():
+def test_frozen_depends_on_neither_order_nor_company(frozen):
     slices = some_slices()
     done = frozen(slices, BlobConfig(), 3, "test")
     order = np.random.default_rng(0).permutation(24)
@@ -216,27 +225,27 @@ def test_frozen_depends_on_neither_order_nor_company():
     assert np.array_equal(part.images, done.images[few])
 
 
-def test_seed_and_part_give_others():
+def test_seed_and_part_give_others(frozen):
     slices = some_slices()
     first = frozen(slices, BlobConfig(), 3, "test")
     for seed, part in [(4, "test"), (3, "validation")]:
         assert not np.array_equal(first.images, frozen(slices, BlobConfig(), seed, part).images)
 
 
-def test_frozen_from_disk_is_the_same(tmp_path):
+def test_frozen_from_disk_is_the_same(tmp_path, frozen):
     slices = some_slices()
     slices.write(tmp_path / "slices")
     done = frozen(read_slices(tmp_path / "slices"), BlobConfig(), 3, "test")
     assert np.array_equal(done.images, frozen(slices, BlobConfig(), 3, "test").images)
 
 
-def test_as_many_as_asked_for():
+def test_as_many_as_asked_for(frozen):
     slices = some_slices(800)
     share = frozen(slices, BlobConfig(probability=0.3), 0, "test").labels[np.arange(800) % 4 > 0]
     assert abs(share.mean() - 0.3) < 4 * np.sqrt(0.3 * 0.7 / 600)
 
 
-def test_faults_of_frozen_slices_say_what_to_do():
+def test_faults_of_frozen_slices_say_what_to_do(frozen):
     slices = some_slices()
     with pytest.raises(DataError, match=r"none of 24 slices.*at least 900 pixels.*min_organ_px"):
         frozen(slices, BlobConfig(min_organ_px=900), 0, "test")
@@ -248,3 +257,30 @@ def test_faults_of_frozen_slices_say_what_to_do():
         frozen(slices.at(np.arange(0)), BlobConfig(), 0, "test")
     with pytest.raises(DataError, match="abnormal before anomalies are put in"):
         frozen(frozen(slices, BlobConfig(), 0, "test"), BlobConfig(), 0, "test")
+
+
+def test_frozen_into_the_folder_it_reads_without_memory_that_grows(tmp_path):
+    peaks = []
+    for n in (64, 64, 512):
+        folder = tmp_path / str(n) / "test"
+        some_slices(n).write(folder)
+        before = read_slices(folder)
+        tracemalloc.start()
+        done = frozen_into(before, BlobConfig(), 3, "test", folder)
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+        assert np.array_equal(done.clean, some_slices(n).images)
+        assert {path.name for path in folder.parent.iterdir()} == {"test"}
+    assert peaks[2] - peaks[1] < 0.05 * done.images.nbytes
+
+
+def test_what_cannot_be_frozen_leaves_what_was_there(tmp_path):
+    some_slices().write(tmp_path / "test")
+    with pytest.raises(DataError, match="got an anomaly"):
+        frozen_into(
+            read_slices(tmp_path / "test"), BlobConfig(probability=0), 0, "test",
+            tmp_path / "test",
+        )  # fmt: skip
+    kept = read_slices(tmp_path / "test")
+    assert kept.clean is None
+    assert np.array_equal(kept.images, some_slices().images)

@@ -6,23 +6,31 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from sklearn.metrics import accuracy_score, confusion_matrix, roc_auc_score
 from torch import nn
 
 from voxplain.attribution.cam import LayerCam
 from voxplain.attribution.rise import Rise
 from voxplain.counterfactual.classifier import AbnormalLogit, Classifier
+from voxplain.counterfactual.classifier_scores import classifier_row, quality
 from voxplain.counterfactual.config import EvaluationConfig, PostFilterConfig
 from voxplain.counterfactual.evaluation import evaluate
 from voxplain.counterfactual.generator import Generator, Repair
-from voxplain.counterfactual.score_maps import expand_methods, score_maps, stage_layers
+from voxplain.counterfactual.score_maps import (
+    STAGES,
+    expand_methods,
+    score_maps,
+    stage_layers,
+)
 from voxplain.counterfactual.slices import COLUMNS, Slices
-from voxplain.errors import DataError, MethodError, RecordError
+from voxplain.errors import DataError, MethodError, ModelError, RecordError
 from voxplain.records.counterfactual_evaluation import (
     POOLED,
     pooled,
     read_evaluation,
     write_evaluation,
 )
+from voxplain.study.bootstrap import PatientDraws, interval
 
 SIZE = (12, 16)
 
@@ -104,6 +112,7 @@ def test_a_perfect_repair_and_one_that_does_nothing(evaluation):
     assert (perfect["n_slices"], perfect["n_patients"]) == (10, 3)
     assert (perfect["threshold_tuned"], perfect["threshold_fixed"]) == (0, 0.25)
     assert methods.loc["intensity", "iou_tuned"] == 1  # bright blobs are solved by it
+    assert methods.loc["intensity-dark", "iou_tuned"] < 0.2  # they are the brightest
     assert np.isnan(methods.loc["intensity", "threshold_fixed"])
     assert set(methods["kind"]) == {"counterfactual", "attribution", "intensity"}
     validity = evaluation.tables["validity"].set_index(["method", "by", "tau"])
@@ -155,6 +164,96 @@ def test_stages_and_fused_stand_in_the_table(evaluation):
     assert methods.loc["layer_cam@12x16", "iou_tuned"] == 1  # ReLU(x) times a constant
     assert methods.loc["layer_cam@6x8", "iou_tuned"] < 1
     assert methods.loc["rise", "n_forward"] == 31  # masks, and the clean picture
+    for name, text in methods.loc[methods["kind"] == "attribution", "asked_as"].items():
+        assert expand_methods([text], bright(), SIZE)  # can be asked for again
+        assert text.partition(":")[0] == name.partition("@")[0]
+    assert methods.loc[["perfect", "intensity"], "asked_as"].eq("").all()
+
+
+def test_labels_hold_what_methods_of_one_name_do_not_share():
+    texts = [
+        "rise:n=1000:keep=0.1:fill=-1", "rise:n=1000:fill=-1:keep=0.5", "rise:n=1000:fill=-1",
+        "gradient", "occlusion:size=4", "occlusion:size=8:fill=noise:0.5", STAGES,
+    ]  # fmt: skip
+    found = expand_methods(texts, bright(), SIZE)
+    assert [*found][:6] == [
+        "rise:keep=0.1", "rise:keep=0.5", "rise", "gradient", "occlusion:size=4",
+        "occlusion:size=8:fill=noise:0.5",
+    ]  # fmt: skip
+    assert [found[name].keep for name in ("rise:keep=0.1", "rise:keep=0.5")] == [0.1, 0.5]
+    with pytest.raises(MethodError, match="given twice, with other words"):
+        expand_methods(["rise:n=9:keep=0.1", "rise:keep=0.1:n=9"], bright(), SIZE)
+
+
+def test_dark_lesions_are_found_by_dark_intensity():
+    def dark(s: Slices) -> Slices:
+        inside = s.inside.copy()
+        inside[:, :, 0] = False  # padding is the darkest
+        images = np.where(inside[:, None], -s.images, -1).astype(np.float32)
+        return replace(s, images=images, inside=inside, truth=s.truth & inside, clean=None)
+
+    found = evaluate(
+        EvaluationConfig(n_boot=5), test=dark(slices(8, 0)), validation=dark(slices(4, 1)),
+        classifier=bright(), judge=None, generators={"g": Lowered(None)},
+    )  # fmt: skip
+    values = found.tables["methods"].set_index("method")["iou_tuned"]
+    assert values["intensity-dark"] == 1
+    assert values["intensity"] < 0.2
+
+
+def test_classifiers_are_measured_on_all_test_slices():
+    test = slices(40, 0, n_patients=8)
+    rng = np.random.default_rng(5)
+    noisy = test.images + rng.normal(0, 0.3, (40, 1, 1, 1))
+    noisy = noisy + rng.normal(0, 0.3, test.images.shape)
+    test = replace(test, images=noisy.clip(-1, 1).astype(np.float32))
+    one = bright()
+    with torch.no_grad():
+        one.network.module.last.bias[:] = -8
+    found = evaluate(
+        EvaluationConfig(n_boot=30, max_slices=4), test=test, validation=slices(4, 1),
+        classifier=one, judge=bright("g"), generators={"g": Lowered(None)}, seed=2,
+    )  # fmt: skip
+    table = found.tables["classifiers"].set_index("by")
+    assert [*table.index] == ["classifier", "judge"]
+    row = table.loc["classifier"]
+    assert (row.n_slices, row.n_abnormal, row.n_patients) == (40, 20, 8)
+    p = one.probability(torch.from_numpy(test.images)).detach().numpy()
+    matrix = confusion_matrix(test.labels, p > 0.5, normalize="true")
+    assert 0.6 < row.auroc < 1
+    assert row.auroc == pytest.approx(roc_auc_score(test.labels, p), abs=1e-12)
+    assert [row.specificity, row.sensitivity] == pytest.approx([*np.diag(matrix)])
+    assert row.accuracy == pytest.approx(accuracy_score(test.labels, p > 0.5))
+    assert row.auroc_low <= row.auroc <= row.auroc_high
+
+
+def test_intervals_of_auroc_are_those_of_drawn_slices():
+    rng = np.random.default_rng(0)
+    labels, patients = rng.integers(0, 2, 60), rng.integers(0, 9, 60)
+    logits = np.round(labels + rng.normal(0, 1, 60), 1)  # with ties
+    draws = PatientDraws([str(p) for p in patients], 50, 4)
+    found = quality(logits, labels, draws)
+    each = []
+    for counts in draws.counts:
+        rows = np.repeat(np.arange(60), counts[draws.owner])
+        both = len(set(labels[rows])) == 2
+        each.append(roc_auc_score(labels[rows], logits[rows]) if both else np.nan)
+    assert found["auroc"] == pytest.approx(roc_auc_score(labels, logits), abs=1e-12)
+    expected = interval(np.array(each), 9, 0.95)
+    assert (found["auroc_low"], found["auroc_high"]) == pytest.approx(expected, abs=1e-12)
+    alone = quality(logits[labels == 1], labels[labels == 1],
+                    PatientDraws([str(p) for p in patients[labels == 1]], 50, 4))  # fmt: skip
+    assert np.isnan([alone["auroc"], alone["specificity"], alone["specificity_low"]]).all()
+    assert alone["sensitivity"] == alone["accuracy"]
+    assert alone["note"] == "the test part has no normal slice"
+
+
+def test_a_classifier_that_gives_no_number_is_refused():
+    broken = bright()
+    with torch.no_grad():
+        broken.network.module.last.bias[:] = np.nan
+    with pytest.raises(ModelError, match="4 of 4 test slices have a logit that is not a number"):
+        classifier_row("classifier", broken, slices(4, 0), 5, 0, 2)
 
 
 def test_saved_and_read_back(evaluation, tmp_path):

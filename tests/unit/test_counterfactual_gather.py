@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import tempfile
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -13,10 +15,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from voxplain.counterfactual.classifier_networks import build, write_card
 from voxplain.counterfactual.config import DataConfig, SplitConfig
 from voxplain.counterfactual.cut import place, planes_of
 from voxplain.counterfactual.division import PARTS, divide, patient_of
-from voxplain.counterfactual.gather import gather
+from voxplain.counterfactual.gather import Gathered
+from voxplain.counterfactual.gather import gather as gather_into
+from voxplain.counterfactual.slices import Slices, read_slices
+from voxplain.counterfactual.slices_writer import slices_writer
 from voxplain.data import Case, Cohort, read_data
 from voxplain.errors import DataError, TrainingError
 from voxplain.space import Grid, write_nifti
@@ -75,6 +81,19 @@ def kits(tmp_path_factory):
     return nnunet(tmp_path_factory.mktemp("kits") / "data")
 
 
+@pytest.fixture(scope="module", autouse=True)
+def scratch(tmp_path_factory):
+    """Keep gathered slices below pytest's folder."""
+    folder = tmp_path_factory.mktemp("gathered")
+    before, tempfile.tempdir = tempfile.tempdir, str(folder)
+    yield
+    tempfile.tempdir = before
+
+
+def gather(cohort, asked, seed, progress=None) -> Gathered:
+    return gather_into(cohort, asked, seed, Path(tempfile.mkdtemp()), progress)
+
+
 @pytest.fixture
 def own(kits, tmp_path):
     """Copy the data, to be changed."""
@@ -87,7 +106,8 @@ def test_kits_layout_with_labels(kits):
     made = gather(
         read_data(kits),
         config(
-            organ=("kidney", "tumor", "cyst"), abnormal={"labels": ["tumor"], "min_pixels": 6}
+            organ=("kidney", "tumor", "cyst"),
+            abnormal={"labels": ["tumor"], "min_pixels": 6, "between": "normal"},
         ),
         seed=0,
         progress=lambda n, of: seen.append((n, of)),
@@ -112,6 +132,25 @@ def test_kits_layout_with_labels(kits):
     assert made.notes == ()
 
 
+def test_slices_with_too_little_of_a_lesion_are_left_out_unless_normal(kits):
+    """Slice 2 has 6 pixels of tumour, slice 3 has 9; normal slices hold no tumour at all."""
+
+    def numbers(**more):
+        made = gather(
+            read_data(kits),
+            config(abnormal={"labels": ["tumor"], "min_pixels": 6, **more}), 0,
+        )  # fmt: skip
+        for slices in made.parts.values():
+            if not more:
+                assert not slices.truth[slices.labels == 0].any()
+        return sorted(set(made.parts["train"].table["index"])), made.notes
+
+    assert numbers() == ([1, 3, 4], (
+        "6 slices with 1 to 6 pixels of tumor are left out (data.abnormal.between)",
+    ))  # fmt: skip
+    assert numbers(between="normal") == ([1, 2, 3, 4], ())
+
+
 def test_totalsegmentator_layout(tmp_path):
     for number in range(6):
         image, labels = scan(number)
@@ -132,6 +171,10 @@ def test_totalsegmentator_layout(tmp_path):
     assert not made.parts["train"].labels.any()
     assert not made.parts["train"].has_truth
     assert made.preparation == left.preparation  # the window is of all labelled voxels
+
+
+class Grey:
+    size, low, high = (32, 32), 0.0, 255.0
 
 
 def radiographs(folder: Path, rows: list[tuple[str, str, str]]) -> Cohort:
@@ -235,6 +278,107 @@ def test_a_given_window_and_a_drawn_sample(kits, monkeypatch):
     drawn = [gather(read_data(kits), config(), 0).preparation for _ in range(2)]
     assert drawn[0] == drawn[1] != whole
     assert drawn[0].high == pytest.approx(whole.high, abs=10)
+
+
+def test_the_window_of_named_labels(kits):
+    """Kidney is about 100, tumour 180: named labels alone decide."""
+    made = gather(read_data(kits), config(intensity={"foreground": ("kidney*",)}), 0)
+    values = []
+    for name in made.parts["train"].table["case"].unique():
+        image, labels = scan(int(name[-5:]))
+        values.append(image[labels == 1])
+    wanted = np.percentile(np.concatenate(values).astype(float), [0.5, 99.5])
+    assert (made.preparation.low, made.preparation.high) == pytest.approx(wanted, rel=1e-6)
+    assert gather(read_data(kits), config(), 0).preparation.high > made.preparation.high + 50
+    with pytest.raises(TrainingError, match=r"data\.intensity\.foreground: no label 'kidny'"):
+        gather(read_data(kits), config(intensity={"foreground": ("kidny",)}), 0)
+
+
+@pytest.mark.parametrize("window", [(-1, 0.5), (0, 9000), (5000, 5100)])
+def test_a_window_of_other_intensities_is_refused_before_all_is_read(kits, window, tmp_path):
+    seen = []
+    with pytest.raises(DataError, match=r"lie between [\d.]+ and [\d.]+ .* blank; .*window=\["):
+        gather_into(
+            read_data(kits), config(intensity={"window": window}), 0, tmp_path / "a" / "b",
+            lambda *now: seen.append(now),
+        )  # fmt: skip
+    assert seen == [(n, 10) for n in range(1, 5)]  # the four training cases
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_window_of_unprepared_images_is_refused_for_prepared_ones(tmp_path):
+    """Radiographs that a card scales to [-1, 1], and the preset's window of grey levels."""
+    cohort = radiographs(tmp_path, [(f"x{i}", f"p{i}", ["normal", "x"][i % 2]) for i in range(8)])
+    write_card(tmp_path / "card", build("small"), "small", Grey(), "grey")
+    asked = {"organ": (), "abnormal": {"column": "finding"}, "size": (32, 32)}
+    grey = gather(cohort, config(**asked, intensity={"window": (0, 255)}), 0)
+    for window in ((-1, 1), (0, 255)):
+        settings = config(**asked, intensity={"window": window, "model": str(tmp_path / "card")})
+        if window == (0, 255):
+            with pytest.raises(DataError, match="after the model's preparation lie between -"):
+                gather(cohort, settings, 0)
+        else:
+            made = gather(cohort, settings, 0)
+            spread = [np.std(one.parts["train"].images) for one in (made, grey)]
+            assert spread[0] == pytest.approx(spread[1], rel=0.5)
+
+
+# -- on disk ----------------------------------------------------------------------------------
+def test_files_are_those_that_numpy_would_write(tmp_path):
+    rng = np.random.default_rng(0)
+    images, masks = rng.normal(size=(11, 5, 7)).astype(np.float32), rng.random((11, 5, 7)) < 0.5
+    with slices_writer(tmp_path / "one", (5, 7), has_clean=True) as writer:
+        for i in range(11):
+            writer.add(
+                ("NA" if i % 2 else "007", i, "axial", i), images=images[i], labels=i % 2,
+                truth=masks[i], organ=~masks[i], inside=masks[i], clean=-images[i],
+            )  # fmt: skip
+        assert (writer.n, writer.n_abnormal, writer.is_varied) == (11, 5, True)
+    made = read_slices(tmp_path / "one")
+    assert made.table["case"].tolist()[:2] == ["007", "NA"]
+    wanted = Slices(images[:, None], (np.arange(11) % 2).astype(np.int8), masks, ~masks, masks,
+                    made.table, -images[:, None])  # fmt: skip
+    wanted.write(tmp_path / "two")
+    names = sorted(path.name for path in (tmp_path / "two").iterdir())
+    assert names == sorted(path.name for path in (tmp_path / "one").iterdir())
+    for name in names:
+        assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
+    with slices_writer(tmp_path / "one", (5, 7)) as writer:
+        pass
+    assert len(read_slices(tmp_path / "one")) == 0
+    assert read_slices(tmp_path / "one").clean is None
+
+
+def test_slices_of_other_shapes_are_refused_and_leave_nothing(tmp_path):
+    mask = np.ones((5, 7), np.bool_)
+    with (
+        pytest.raises(DataError, match=r"truth is missing; organ has shape \(7, 5\), expected \(5"),
+        slices_writer(tmp_path / "x", (5, 7)) as writer,
+    ):
+        writer.add(("a", 0, "axial", 0), images=mask * 1.0, labels=0, organ=mask.T, inside=mask)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_memory_does_not_grow_with_cases(tmp_path):
+    grid = phantoms.oblique_grid((16, 16, 6))
+    labels = np.zeros(grid.shape, np.uint8)
+    labels[4:9, 4:9, 1:] = 1
+    write_nifti(tmp_path / "labels.nii.gz", labels, grid)
+    cases = []
+    for i in range(24):
+        image = np.random.default_rng(i).normal(0, 9, grid.shape).astype(np.float32)
+        write_nifti(tmp_path / f"{i}.nii.gz", image, grid)
+        cases.append(Case(f"c{i}", (tmp_path / f"{i}.nii.gz",), tmp_path / "labels.nii.gz"))
+    asked = config(size=(192, 192), organ=(1,), intensity={"window": (-30, 30)})
+    peaks = []
+    for n in (6, 6, 24):  # what is made only once is made in the first
+        tracemalloc.start()
+        made = gather(Cohort(tmp_path, "manifest", tuple(cases[:n])), asked, 0)
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    in_all = sum(one.images.nbytes for one in made.parts.values())
+    assert in_all > 15e6
+    assert peaks[2] - peaks[1] < 0.03 * in_all
 
 
 # -- which slices -----------------------------------------------------------------------------

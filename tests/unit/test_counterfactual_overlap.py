@@ -1,5 +1,7 @@
 """Overlap: against scikit-learn, by brute force, and in closed form."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 from sklearn.metrics import f1_score, jaccard_score
@@ -125,3 +127,28 @@ def test_faults_are_named(scored):
         )
     with pytest.raises(DataError, match="thresholds rise"):
         threshold_counts(scores, truth, [0.5, 0.5])
+
+
+def test_blocks_count_as_the_whole(scored, monkeypatch):
+    scores, truth = scored
+    whole, maps = threshold_counts(scores, truth), scaled(scores)
+    for pixels in (1, 2 * 7 * 11, 3 * 7 * 11):
+        monkeypatch.setattr("voxplain.counterfactual.overlap._PIXELS", pixels)
+        assert np.array_equal(threshold_counts(scores, truth), whole)
+        assert np.array_equal(scaled(scores), maps)
+    scores[4, 0, 0] = scores[0, 0, 0] = np.nan
+    with pytest.raises(DataError, match="2 scores are NaN"):
+        threshold_counts(scores, truth)
+
+
+def test_memory_of_counts_does_not_grow_with_slices(monkeypatch):
+    monkeypatch.setattr("voxplain.counterfactual.overlap._PIXELS", 2**14)
+    peaks = []
+    for n in (100, 800):
+        scores = np.random.default_rng(0).random((n, 64, 64), np.float32)
+        truth = scores > 0.9
+        tracemalloc.start()
+        threshold_counts(scores, truth, [0.5])
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    assert peaks[1] - peaks[0] < 0.05 * scores.nbytes

@@ -86,6 +86,21 @@ def pictures(rng: np.random.Generator, n: int = 8) -> dict[str, np.ndarray]:
     return {"slice": np.arange(n), **arrays}
 
 
+def classifiers(classifier: float = 0.99, judge: float = 0.97) -> list[dict[str, Any]]:
+    return [
+        {
+            "by": by, "n_slices": 128, "n_abnormal": 64, "n_patients": 12, "note": "",
+            **{
+                f"{name}{end}": value + shift
+                for name, value in (("auroc", area), ("accuracy", 0.95), ("sensitivity", 0.9),
+                                    ("specificity", 0.96))
+                for end, shift in (("", 0.0), ("_low", -0.02), ("_high", 0.005))
+            },
+        }
+        for by, area in (("classifier", classifier), ("judge", judge))
+    ]  # fmt: skip
+
+
 def evaluation(
     seed: int = 0, *, judge: float = 0.95, has_truth: bool = True, n_shown: int = 2
 ) -> Evaluation:
@@ -93,6 +108,7 @@ def evaluation(
     scores = {**GENERATORS, **MAPS, "intensity": 0.4}
     shift = 0.02 * rng.standard_normal(len(scores)) if seed else np.zeros(len(scores))
     rows: dict[str, list[dict[str, Any]]] = {name: [] for name in TABLES}
+    rows["classifiers"] = classifiers()
     kinds = {**dict.fromkeys(GENERATORS, "counterfactual"), "intensity": "intensity"}
     for (name, base), own in zip(scores.items(), shift, strict=True):
         iou = float(np.clip(base + own, 0, 1))
@@ -100,7 +116,8 @@ def evaluation(
             "method": name, "kind": kinds.get(name, "attribution"), "n_slices": 64,
             "n_patients": 12, "threshold_tuned": 0.1 if name in GENERATORS else 0.6,
             "threshold_fixed": 0.25 if name in GENERATORS else 0.975,
-            "iou_validation": iou, "seconds": 3.2, "n_forward": 1, "n_backward": 0, "note": "",
+            "iou_validation": iou, "seconds": 3.2, "n_forward": 1, "n_backward": 0,
+            "asked_as": name if name in MAPS else "", "note": "",
         }  # fmt: skip
         for metric, value in (("iou", iou), ("dice", 2 * iou / (1 + iou))):
             for mean, less in (("", 1.0), ("_mean", 0.93)):
@@ -377,6 +394,79 @@ def test_a_judge_that_disagrees_tells_a_trick(judge: float, outcome: str) -> Non
     assert verdicts(evaluation(judge=judge))[1]["outcome"] == outcome
 
 
+def rated(found: Evaluation, **areas: float) -> Evaluation:
+    return Evaluation(
+        {**found.tables, "classifiers": pd.DataFrame(classifiers(**areas))}, found.pictures
+    )
+
+
+@pytest.mark.parametrize(("area", "is_judged"), [(0.8, True), (0.79, False), (np.nan, False)])
+def test_a_weak_judge_judges_nothing(found: Evaluation, area: float, is_judged: bool) -> None:
+    told = verdicts(rated(found, judge=area))
+    assert told[-1]["outcome"] == ("repair" if is_judged else "not judged")
+    assert len(told) == (3 if is_judged else 4)
+    if not is_judged:
+        weak = told[1]
+        expected = ("weak", "issue") if area == 0.79 else ("not known", "tip")
+        assert (weak["outcome"], weak["style"]) == expected
+        assert weak["subject"] == "judge"
+        assert ("0.79" if area == 0.79 else "AUROC is not known") in told[-1]["text"]
+
+
+def test_a_weak_classifier_is_named(found: Evaluation) -> None:
+    told = verdicts(rated(found, classifier=0.6))
+    assert (told[1]["outcome"], told[1]["subject"]) == ("weak", "classifier")
+    assert "AUROC 0.60 (0.58 to 0.60), sensitivity 90.0 %" in told[1]["text"]
+
+
+def many(found: Evaluation, n: int) -> Evaluation:
+    """Copy the generator singla, each a little worse."""
+    tables = {name: [table] for name, table in found.tables.items()}
+    pictures = dict(found.pictures)
+    for i in range(n):
+        name = f"G{i}"
+        for key in ("methods", "validity", "repairs", "slices", "curves"):
+            own = found.tables[key]
+            own = own[own["method"] == "singla"].assign(method=name)
+            if key == "methods":
+                own["iou_validation"] -= 0.01 * (i + 1)
+            tables[key].append(own)
+        for what in ("map", "mask", "repair"):
+            pictures[f"{what}/{name}"] = found.pictures[f"{what}/singla"]
+    joined = {name: pd.concat(parts, ignore_index=True) for name, parts in tables.items()}
+    return Evaluation(joined, pictures, found.provenance)
+
+
+def test_many_generators_are_told_together_and_folded(tmp_path: Path) -> None:
+    found = many(evaluation(), 7)
+    made = grid(found)
+    assert made["more_names"] == ["G4", "G5", "G6"]
+    assert [row["name"] for row in made["more"]] == [
+        "image", *(name for name in made["more_names"] for _ in range(3))
+    ]  # fmt: skip
+    shown = [row["name"] for row in made["rows"] if row["what"] == "mask"]
+    assert shown[:6] == ["coin", "singla", "G0", "G1", "G2", "G3"]
+    assert shown[6:] == [
+        "layer_cam:layers=stage1", "intensity", "gradient", "rise:n=1000:keep=0.1:fill=-1",
+        "score_cam", "layer_cam:layers=stage4",
+    ]  # fmt: skip
+    overlaps, repairs = verdicts(found)
+    assert "Of the generators coin leads singla" in overlaps["text"]
+    assert (repairs["outcome"], repairs["subject"]) == ("repair", "9 generators")
+    assert "coin 98.4 %, 95.0 %; singla 98.4 %, 95.0 %; G0" in repairs["text"].replace(
+        "\u00a0", " "
+    )
+    validity = found.tables["validity"]
+    is_own = (validity["method"] == "G2") & (validity["by"] == "judge")
+    tricked = validity.assign(validity=validity["validity"].where(~is_own, 0.1))
+    _, *told = verdicts(Evaluation({**found.tables, "validity": tricked}, found.pictures))
+    assert [(one["outcome"], one["subject"]) for one in told] == [
+        ("repair", "8 generators"), ("trick", "1 generator"),
+    ]  # fmt: skip
+    text = write_counterfactual_report(found, tmp_path / "a.html").read_text("utf-8")
+    assert "<details><summary>Other generators: G4, G5, G6</summary>" in text
+
+
 def test_a_generator_that_turns_nothing_fails(found: Evaluation) -> None:
     validity = found.tables["validity"].assign(validity=0.2)
     changed = Evaluation({**found.tables, "validity": validity}, found.pictures)
@@ -414,6 +504,8 @@ def test_missing_truth_is_told_and_nothing_is_made_up(tmp_path: Path) -> None:
     assert "found (TP)" not in text
     assert "all methods: no lesion is known in the test slices" in text
     assert "IoU against the threshold" not in text
+    assert "Overlap at" not in text
+    assert "Differences" not in text
     assert "Nearness to the clean image" in text  # of another source
 
 
@@ -433,7 +525,15 @@ def test_tables_hold_the_numbers(found: Evaluation) -> None:
     assert len(differences["table"]["rows"]) == len(MAPS) + 2
     assert differences["table"]["rows"][0][2][:2] == ("0.310", "0.260 to 0.360")
     assert why["words"] == "intensity: the paper fixes no threshold for it."
-    (validity,) = validity_blocks(found)
+    quality, validity = validity_blocks(found)
+    heads = [head for head, _ in quality["table"]["heads"]]
+    assert heads == [
+        "network", "AUROC", "accuracy", "sensitivity", "specificity", "slices", "abnormal",
+        "patients",
+    ]  # fmt: skip
+    assert [row[1][:2] for row in quality["table"]["rows"]] == [
+        ("0.990", "0.970 to 0.995"), ("0.970", "0.950 to 0.975"),
+    ]  # fmt: skip
     assert len(validity["table"]["rows"]) == 4
     row = dict(zip([h for h, _ in validity["table"]["heads"]], validity["table"]["rows"][0],
                    strict=True))  # fmt: skip

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 import types
 from pathlib import Path
@@ -29,6 +30,7 @@ from voxplain.counterfactual.generator_config import (
 )
 from voxplain.counterfactual.generator_training import train_generator
 from voxplain.counterfactual.generators import KINDS, learner_of, open_generator, precision_of
+from voxplain.counterfactual.interruption import asked_to_stop
 from voxplain.counterfactual.precision import Precision
 from voxplain.counterfactual.samples import COLUMNS, draw_samples, sample_places
 from voxplain.counterfactual.slices import COLUMNS as TABLE
@@ -230,6 +232,61 @@ def test_asked_to_stop_it_saves_its_state(straight, tmp_path):
     assert_same(tmp_path, straight)
 
 
+def test_ctrl_c_ends_the_step_and_saves(straight, tmp_path):
+    def press(now):
+        if now.what == "training" and now.step in (3, 23):
+            signal.raise_signal(signal.SIGINT)
+
+    for at in (5, None):  # asked after the fourth step, and when the last one is done
+        with pytest.raises(KeyboardInterrupt), asked_to_stop() as should_stop:
+            train_generator(
+                Fake(), CONFIG, slices(), tmp_path, IDENTITY, progress=press,
+                should_stop=should_stop,
+            )  # fmt: skip
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+        assert (tmp_path / "generator.json").exists() == (at is None)
+        assert (tmp_path / "training" / "checkpoint.pt").exists() == (at is not None)
+    assert_same(tmp_path, straight)
+
+
+def test_ctrl_c_twice_interrupts_at_once():
+    reached = []
+
+    def work():
+        with asked_to_stop() as should_stop:
+            reached.append(should_stop())
+            signal.raise_signal(signal.SIGINT)
+            reached.append(should_stop())
+            signal.raise_signal(signal.SIGINT)
+            reached.append("the end")
+
+    with pytest.raises(KeyboardInterrupt):
+        work()
+    assert reached == [False, True]
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_programs_that_handle_ctrl_c_themselves_keep_their_handler():
+    kept = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        with asked_to_stop() as should_stop:
+            assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+            signal.raise_signal(signal.SIGINT)
+            assert not should_stop()
+    finally:
+        signal.signal(signal.SIGINT, kept)
+    answers = []
+
+    def work():
+        with asked_to_stop() as should_stop:
+            answers.append(should_stop())
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert answers == [False]
+
+
 def test_a_finished_training_is_recognised(straight):
     before = (straight / "generator.json").stat().st_mtime_ns
     learner, told = Fake(), []
@@ -260,10 +317,38 @@ def test_another_identity_is_refused_until_begun_anew(tmp_path):
     with pytest.raises(TrainingError, match=r"config.learning_rate was 0.0005, now 0.1; data_sha"):
         train_generator(Fake(), faster, slices(), tmp_path, other)
     (tmp_path / "samples" / "step_000777.png").touch()
+    (tmp_path / "tensorboard").mkdir()
     told = []
     train_generator(Fake(), CONFIG, slices(), tmp_path, other, resume=False, progress=told.append)
     assert told[0].step == 1
     assert not (tmp_path / "samples" / "step_000777.png").exists()
+    assert not (tmp_path / "tensorboard").exists()
+
+
+def test_how_often_is_logged_does_not_make_another_training(tmp_path, straight):
+    def stop(now):
+        if now.step == 7:
+            raise Stop
+
+    with pytest.raises(Stop):
+        train_generator(Fake(), CONFIG, slices(), tmp_path, IDENTITY, progress=stop)
+    other = CONFIG.model_copy(update={"log_every": 3, "save_every": 2, "sample_every": 9})
+    told = []
+    train_generator(Fake(), other, slices(), tmp_path, IDENTITY, progress=told.append)
+    assert told[0].step == 7
+    weights = [load_file(place / "weights.safetensors") for place in (tmp_path, straight)]
+    assert all(torch.equal(value, weights[1][name]) for name, value in weights[0].items())
+    record = json.loads((tmp_path / "generator.json").read_text())
+    assert record["config"] == other.model_dump(mode="json")
+    told.clear()
+    train_generator(Fake(), CONFIG, slices(), tmp_path, IDENTITY, progress=told.append)
+    assert not told
+    assert open_config(tmp_path) == other
+
+
+def open_config(folder):
+    record = json.loads((folder / "generator.json").read_text())
+    return CoinConfig.model_validate(record["config"])
 
 
 def test_damaged_results_are_told(tmp_path):

@@ -91,7 +91,8 @@ def unet(folder: Path, **about) -> LearnedInpainting:  # type: ignore[no-untyped
     """Random weights, as a training writes them."""
     torch.manual_seed(3)
     config = InpaintMaskConfig(width=4)
-    preparation = {"plane": "sagittal", "low": LOW, "high": HIGH, **about}
+    preparation = {"plane": "sagittal", "low": LOW, "high": HIGH, "pixel_mm": None,
+                   "size": (16, 32), **about}  # fmt: skip
     write_inpainter(InpaintMaskGenerator(config), config, folder, preparation, "run")
     return LearnedInpainting(folder)
 
@@ -166,14 +167,21 @@ def test_results_do_not_depend_on_the_batch_and_equal_single_slices(tmp_path, mo
         found.append(fill.around(image.data[0], part, GRID))
     np.testing.assert_allclose(found[0], found[1], atol=1e-5)
     np.testing.assert_allclose(found[0], found[2], atol=1e-5)
-    # the network called by hand: slices along the first axis, superior up, anterior left
+    # the network called by hand: slices along the first axis, superior up, anterior left, in the
+    # middle of a picture of (16, 32), air around; the hole's edge is soft outside of it
+    assert fill.about.edge_px == 0.5
     scaled = np.clip(2 * (image.data[0] - LOW) / (HIGH - LOW) - 1, -1, 1)
     for i in np.flatnonzero(part.any(axis=(1, 2))):
         x, hole = (a[i].T[::-1, ::-1].astype(np.float32) for a in (scaled, part))
-        seen = np.pad(np.stack([(1 - hole) * x, hole])[None], [(0, 0), (0, 0), (0, 8), (0, 7)],
-                      mode="edge")  # fmt: skip
+        soft = hole.copy()
+        for at in np.argwhere(hole == 0):
+            d = np.linalg.norm(np.argwhere(hole) - at, axis=1).min()
+            soft[tuple(at)] = 1 / (1 + np.exp(3 * d - 3.75))
+        seen = np.zeros((1, 2, 16, 32), np.float32)
+        seen[0, 0] = -1
+        seen[0, :, 4:12, 11:20] = (1 - soft) * x, soft
         with torch.no_grad():
-            r = fill.network(torch.from_numpy(seen))[0, 0, :8, :9].tanh().numpy()
+            r = fill.network(torch.from_numpy(seen))[0, 0, 4:12, 11:20].tanh().numpy()
         own = (LOW + (r + 1) / 2 * (HIGH - LOW))[::-1, ::-1].T
         np.testing.assert_allclose(found[0][i][part[i]], own[part[i]], atol=1e-5)
     assert np.ptp(found[0][part]) > 1e-3
@@ -272,6 +280,37 @@ def test_what_a_learned_fill_does_not_serve(tmp_path):
         with pytest.raises(MethodError, match=r"learned on intensities -2 to 8, and the image"):
             explain(describe(SmallNet(3)), far, ALL, method)
     fill.check(Volume(np.where(one.data > 1, one.data, 0), GRID))  # mostly background
+
+
+@pytest.mark.parametrize(
+    ("plane", "pixel"),
+    [("axial", (1.0, 1.2)), ("coronal", (1.0, 1.4)), ("sagittal", (1.2, 1.4)), (None, (1.0, 1.2))],
+)
+@pytest.mark.parametrize("orientation", ["RAS", "SRA"])
+def test_pixels_of_another_size_are_refused(tmp_path, plane, pixel, orientation):
+    """Both sides of a pixel within 25 %, whichever axis of the array lies across the slices."""
+    grid = oblique_grid((7, 9, 8), (1.0, 1.2, 1.4)).reorient(orientation)
+    if plane is None:
+        plane, grid = "axial", oblique_grid((11, 9), (1.0, 1.2))
+    image, n_refused = volume(grid, seed=3), 0
+    for pixel_mm in (0.5, 0.9, 0.97, 1.13, 1.24, 1.27, 1.48, 1.6, None):
+        fill = constant(tmp_path / str(pixel_mm), 0.25, plane=plane, pixel_mm=pixel_mm)
+        if pixel_mm is None or all(0.8 <= mm / pixel_mm <= 1.25 for mm in pixel):
+            fill.check(image)
+            continue
+        n_refused += 1
+        with pytest.raises(MethodError, match=rf"learned on pixels of {pixel_mm:g} mm, .*pixel_mm"):
+            fill.check(image)
+    assert n_refused == {"axial": 5, "coronal": 6, "sagittal": 4}[plane]
+    far = Volume(image.data * 100 + 400, grid)
+    with pytest.raises(MethodError, match=r"intensities -2 to 8(.|\n)*pixels of 9 mm"):
+        constant(tmp_path / "far", 0.25, plane=plane, pixel_mm=9.0).check(far)
+
+
+def test_a_spacing_that_is_no_length_is_refused(tmp_path):
+    fill = constant(tmp_path / "net", 0.25, pixel_mm=-1.0)
+    with pytest.raises(MethodError, match="does not describe an inpainting network"):
+        fill.check(volume(GRID))
 
 
 # -- words ----------------------------------------------------------------------------

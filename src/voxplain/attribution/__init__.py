@@ -13,6 +13,7 @@ from voxplain.attribution.gradient_statistics import GradientMax, GradientQuanti
 from voxplain.attribution.guided import Deconvnet, GuidedBackprop, GuidedGradCam
 from voxplain.attribution.guided_ig import GuidedIG
 from voxplain.attribution.integrated import IntegratedGradients
+from voxplain.attribution.learned_fill import LearnedInpainting
 from voxplain.attribution.methods import METHODS, PRESETS, method_of
 from voxplain.attribution.occlusion import Ablation, Occlusion
 from voxplain.attribution.owen import Owen
@@ -57,6 +58,7 @@ __all__ = [
     "Instance",
     "IntegratedGradients",
     "LayerCam",
+    "LearnedInpainting",
     "Mask",
     "MeanImage",
     "NoiseFill",

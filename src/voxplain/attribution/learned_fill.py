@@ -12,7 +12,9 @@ from typing import Annotated, Any, Literal
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import Field, TypeAdapter, ValidationError
+from pydantic import Field, PositiveInt, TypeAdapter, ValidationError
+from scipy.ndimage import distance_transform_edt
+from scipy.special import expit
 from torch import nn
 
 from voxplain.attribution.fills import PartFill
@@ -31,6 +33,7 @@ WEIGHTS = "weights.safetensors"
 _CUT_AXIS = {"axial": "IS", "coronal": "PA", "sagittal": "LR"}
 _BATCH = 16  # slices in one pass
 _LEAST_COMMON = 0.02  # of two intensity ranges that are of the same kind
+_MOST_SCALE = 1.25  # between the pixels that were learned on and an image's
 
 
 @dataclass(frozen=True)
@@ -49,6 +52,16 @@ class InpainterAbout:
         Rows and columns that it takes are divisible by it.
     name
         For tables.
+    pixel_mm
+        Size of the pixels that it was trained on; None: slices were fitted into the picture,
+        each with a size of its own.
+    size
+        Rows and columns of the pictures that it was trained on, in whose middle a slice lay,
+        −1 around it; smaller slices are put into one. None: they are only padded to `multiple`,
+        by their edges, at the end.
+    edge_px
+        e of h = σ(3.75 − 1.5·d/e) outside of the hole, at a distance of d pixels, for a network
+        that was trained on holes with soft edges; 0: h = 0 there.
     """
 
     target: str
@@ -58,6 +71,9 @@ class InpainterAbout:
     high: Annotated[float, Field(allow_inf_nan=False)]
     multiple: Annotated[int, Field(ge=1)]
     name: str
+    pixel_mm: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
+    size: tuple[PositiveInt, PositiveInt] | None = None
+    edge_px: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
 
 
 @dataclass(frozen=True)
@@ -82,7 +98,9 @@ class LearnedInpainting(PartFill):
     Notes
     -----
     Slices are cut upright in the plane that the network was trained on, at the prepared image's
-    own resolution, and padded with their edges to what the network takes. Neighbouring slices
+    own resolution, and padded as `InpainterAbout` says. A network that was trained on holes with
+    soft edges, where some of the image shines through, is off where edges are hard. So it sees
+    a soft edge, laid around the part: what shines through is never the part. Neighbouring slices
     do not see each other; one that the part covers wholly gets what the network makes of nothing.
     Slices without a voxel of the part are not run. Runs on the CPU in
     float32; the files are read once, when they are first needed.
@@ -168,27 +186,47 @@ class LearnedInpainting(PartFill):
         Raises
         ------
         MethodError
-            If it has several channels, or other intensities: those from its 1st to its 99th
+            If it has several channels; other intensities: those from its 1st to its 99th
             percentile, without the lowest value (background), and those that the network
-            knows share less than 2 % of what both span.
+            knows share less than 2 % of what both span; or pixels whose size, in the plane of
+            the slices, differs by more than 25 % from what the network was trained on.
         """
         if image.n_channels != 1:
             raise MethodError(
                 f"{self.text} was learned on one channel, and the model takes {image.n_channels} "
                 f"({', '.join(image.channels)}); take mean, blur:MM, noise, inpaint:MM or a number"
             )
-        data, about = image.data, self.about
+        faults = [*self._intensity_faults(image.data), *self._pixel_faults(image.grid)]
+        if faults:
+            raise MethodError("\n".join(f"{self.text} {fault}" for fault in faults))
+
+    def _intensity_faults(self, data: NDArray[np.floating]) -> list[str]:
+        about = self.about
         above = data[data > data.min()]
         first, last = np.percentile(above if above.size else data, [1, 99]).tolist()
         common = min(last, about.high) - max(first, about.low)
         span = max(last, about.high) - min(first, about.low)
-        if common < _LEAST_COMMON * span:
-            raise MethodError(
-                f"{self.text} was learned on intensities {about.low:g} to {about.high:g}, and the "
-                f"image as the model sees it has {first:g} to {last:g} (1st to 99th percentile); "
-                "train the inpainting network on images as this model prepares them "
-                "(data.intensity.model), or take mean, blur:MM, noise, inpaint:MM or a number"
-            )
+        if common >= _LEAST_COMMON * span:
+            return []
+        return [
+            f"was learned on intensities {about.low:g} to {about.high:g}, and the "
+            f"image as the model sees it has {first:g} to {last:g} (1st to 99th percentile); "
+            "train the inpainting network on images as this model prepares them "
+            "(data.intensity.model), or take mean, blur:MM, noise, inpaint:MM or a number"
+        ]
+
+    def _pixel_faults(self, grid: Grid) -> list[str]:
+        known, cut = self.about.pixel_mm, self._cut_axis(grid)
+        pixel = [mm for axis, mm in enumerate(grid.spacing) if axis != cut]
+        if known is None or all(max(mm / known, known / mm) <= _MOST_SCALE for mm in pixel):
+            return []
+        own = " × ".join(f"{mm:.3g}" for mm in pixel)
+        return [
+            f"was learned on pixels of {known:.3g} mm, and the image as the model sees it has "
+            f"{own} mm in its slices; train the inpainting network with data.pixel_mm set to the "
+            "spacing that this model prepares images to (and data.size large enough to hold "
+            "them), or take mean, blur:MM, noise, inpaint:MM or a number"
+        ]
 
     def near(self, box: Box, grid: Grid) -> Box:
         """Return the whole slices that the box touches."""
@@ -233,9 +271,9 @@ class LearnedInpainting(PartFill):
     def _run(self, pictures: NDArray[np.float64], holes: NDArray[np.bool_]) -> NDArray[np.float32]:
         """Return r of slices (n, rows, columns) in [−1, 1]."""
         rows, columns = holes.shape[1:]
-        seen = np.stack([np.where(holes, 0, pictures), holes], axis=1).astype(np.float32)
-        ends = [(0, -n % self.about.multiple) for n in (rows, columns)]
-        padded = np.pad(seen, [(0, 0), (0, 0), *ends], mode="edge")
+        soft = self._softened(holes)
+        seen = np.stack([(1 - soft) * np.where(holes, 0, pictures), soft], axis=1)
+        padded, top, left = self._padded(seen.astype(np.float32))
         with torch.inference_mode(), torch.autocast("cpu", enabled=False):
             found = self.network(torch.from_numpy(padded))
         shape = getattr(found, "shape", None)
@@ -244,10 +282,34 @@ class LearnedInpainting(PartFill):
                 f"{self.text}: the network should give one channel, "
                 f"{(len(padded), 1, *padded.shape[2:])}, and gave {shape}"
             )
-        filled = found[:, 0, :rows, :columns].tanh().numpy()
+        filled = found[:, 0, top : top + rows, left : left + columns].tanh().numpy()
         if not np.isfinite(filled).all():
             raise MethodError(f"{self.text}: the network gives NaN; train it again")
         return np.asarray(filled)
+
+    def _softened(self, holes: NDArray[np.bool_]) -> NDArray[np.float64]:
+        """Return h of holes (n, rows, columns)."""
+        edge = self.about.edge_px
+        if edge == 0:
+            return holes.astype(np.float64)
+        distance = np.stack([distance_transform_edt(~hole) for hole in holes])
+        return np.where(holes, 1.0, expit(3.75 - 1.5 * distance / edge))
+
+    def _padded(self, seen: NDArray[np.float32]) -> tuple[NDArray[np.float32], int, int]:
+        """Return what the network takes (n, 2, rows, columns), and where the slices begin in it."""
+        size, multiple = self.about.size, self.about.multiple
+        own = seen.shape[2:]
+        if size is None:
+            ends = [(0, -n % multiple) for n in own]
+            return np.pad(seen, [(0, 0), (0, 0), *ends], mode="edge"), 0, 0
+        whole = [
+            -(-max(n, least) // multiple) * multiple for n, least in zip(own, size, strict=True)
+        ]
+        top, left = ((w - n) // 2 for w, n in zip(whole, own, strict=True))
+        padded = np.zeros((*seen.shape[:2], *whole), np.float32)
+        padded[:, 0] = -1
+        padded[:, :, top : top + own[0], left : left + own[1]] = seen
+        return padded, top, left
 
     def _slices(self, grid: Grid) -> Iterator[tuple[NDArray[np.intp], ...]]:
         """Index each upright slice of an array on the grid: one array (rows, columns) an axis."""

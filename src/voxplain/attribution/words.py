@@ -42,11 +42,16 @@ def methods_of(texts: Sequence[str], option: str) -> dict[str, Method]:
         label = name if names.count(name) == 1 else text
         if label in methods:
             raise MethodError(f"{option} {text} is given twice")
-        settings: list[str] = []
-        for part in filter(None, text.partition(":")[2].split(":")):
-            if "=" in part or not settings:
-                settings.append(part)
-            else:  # of a value, e.g. players=cubes:64
-                settings[-1] += f":{part}"
-        methods[label] = method_of(name, key_values(settings, f"{option} {name}:"))
+        methods[label] = method_of(name, key_values(settings_in(text), f"{option} {name}:"))
     return methods
+
+
+def settings_in(text: str) -> list[str]:
+    """Return the texts ``KEY=VALUE`` of ``NAME[:KEY=VALUE]…``."""
+    settings: list[str] = []
+    for part in filter(None, text.partition(":")[2].split(":")):
+        if "=" in part or not settings:
+            settings.append(part)
+        else:  # of a value, e.g. players=cubes:64
+            settings[-1] += f":{part}"
+    return settings

@@ -120,7 +120,8 @@ def context(
         typer.Option(
             metavar="FILL",
             help="What stands where the image is taken away, in the model's intensities: a "
-            "number, mean, blur:MM, noise, inpaint:MM (healthy tissue around), image:FILE.",
+            "number, mean, blur:MM, noise, inpaint:MM (healthy tissue around), inpaint:DIR (what a "
+            "trained network continues; --mode remove), image:FILE.",
         ),
     ] = "0",
     min_voxels: Annotated[
@@ -254,7 +255,12 @@ def context(
             chosen = chosen_lesions(opened, min_voxels, max_voxels, progress)
             frame = ask(opened, lesions=chosen, progress=progress, **asked)
             frames.append(frame.assign(model=label))
-            kept = {**asked, "fill": fill, "min_voxels": min_voxels, "max_voxels": max_voxels}
+            kept = {
+                **asked,
+                "fill": str(asked["fill"]),
+                "min_voxels": min_voxels,
+                "max_voxels": max_voxels,
+            }
             provenance.append(
                 context_provenance(opened, label, kept, seed, time.perf_counter() - start)
             )

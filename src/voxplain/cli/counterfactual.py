@@ -35,7 +35,7 @@ voxplain counterfactual train --config synthetic --data cases.csv --set data.pla
 
 An existing classifier by its model card instead of a trained one:
 
-voxplain counterfactual train --config chest-xray --data xrays.csv --set classifier.card=my_classifier --set data.intensity.model=my_classifier --out run"""  # noqa: E501
+voxplain counterfactual train --config chest-xray --data xrays.csv --set classifier.card=my_classifier --set data.intensity.model=my_classifier --set "data.intensity.window=[-1, 1]" --out run"""  # noqa: E501
 
 EVALUATE_EPILOG = """Examples
 
@@ -226,9 +226,10 @@ def demo(
 
     settings = read_config(config, [*(set_ or ()), f"seed={seed}"])
     n_train, n_test = (24, 6) if config == "quick" else (150, 24)
-    manifest = out / "data" / "manifest.csv"
+    folder = out / f"data-{n_train}-{n_test}"  # numbers of patients: another cohort, another place
+    manifest = folder / "manifest.csv"
     if not manifest.is_file():
-        manifest = write_kidney_patients(out / "data", n_train, n_test, n_test, seed=0)
+        manifest = write_kidney_patients(folder, n_train, n_test, n_test, seed=0)
     place = out / f"seed{seed}"
     train_job(settings, read_data(manifest), place, resume=True, device=device, is_quiet=quiet)
     evaluate_job([place], place / "evaluation", (), device=device, is_quiet=quiet)

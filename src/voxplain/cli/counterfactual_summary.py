@@ -12,22 +12,27 @@ from rich.table import Table
 from rich.text import Text
 
 from voxplain.records.counterfactual_evaluation import CLASSIFIER, JUDGE, Evaluation
-from voxplain.report.counterfactual_verdicts import validity_of, verdicts
+from voxplain.report.counterfactual_verdicts import (
+    quality_of,
+    quality_words,
+    validity_of,
+    verdicts,
+)
 from voxplain.report.wording import percent
 
 _HEADS = (
     "method",
     "IoU tuned",
-    "threshold",
-    "IoU fixed",
-    "Dice tuned",
-    "CV classifier",
-    "CV judge",
+    "at",
+    "IoU\nfixed",
+    "Dice\ntuned",
+    "CV clas-\nsifier",
+    "CV\njudge",
 )
 
 
 def print_evaluation(evaluation: Evaluation, out: Path, *, quiet: bool = False) -> None:
-    """Print overlap and validity of every method, the best first, and what they say.
+    """Print overlap and validity of every method, the best first, the classifiers, and verdicts.
 
     Parameters
     ----------
@@ -43,11 +48,17 @@ def print_evaluation(evaluation: Evaluation, out: Path, *, quiet: bool = False) 
     console = Console(highlight=False)
     methods = evaluation.tables["methods"].sort_values("iou_tuned", ascending=False, kind="stable")
     n_slices, n_patients = (int(methods[name].max()) for name in ("n_slices", "n_patients"))
-    title = f"{n_slices} abnormal test slices of {n_patients} patients with a known lesion"
+    title = (
+        f"{n_slices} abnormal test slices of {n_patients} patients with a known lesion"
+        if n_slices
+        else "no abnormal test slice has a known lesion"
+    )
     table = Table(title=title, box=SIMPLE_HEAD, padding=0, collapse_padding=True)
     for head in _HEADS:
         is_text = head == "method"
-        table.add_column(head, justify="left" if is_text else "right", overflow="fold")
+        table.add_column(
+            head, justify="left" if is_text else "right", overflow="fold", no_wrap=not is_text
+        )
     for row in methods.to_dict("records"):
         told = [_validity(evaluation, str(row["method"]), by) for by in (CLASSIFIER, JUDGE)]
         table.add_row(
@@ -56,6 +67,9 @@ def print_evaluation(evaluation: Evaluation, out: Path, *, quiet: bool = False) 
             _decimal(row["dice_tuned"]), *told,
         )  # fmt: skip
     console.print(table)
+    for by in (CLASSIFIER, JUDGE):
+        if quality := quality_of(evaluation, by):
+            console.print(Text(f"{by}: {quality_words(quality)}"), soft_wrap=True)
     for one in verdicts(evaluation):
         text = f"{one['outcome']}: {one['subject']}: {one['text']}"
         console.print(Text(text), soft_wrap=True)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import zlib
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,8 @@ from numpy.typing import NDArray
 from scipy.ndimage import label
 
 from voxplain.counterfactual.config import BlobConfig
-from voxplain.counterfactual.slices import Slices
+from voxplain.counterfactual.slices import Slices, read_slices
+from voxplain.counterfactual.slices_writer import slices_writer
 from voxplain.errors import DataError, all_faults
 
 _EIGHT = np.ones((3, 3), np.int8)
@@ -151,7 +153,7 @@ def has_room(organ: NDArray[np.bool_], config: BlobConfig) -> bool:
     return _parts(organ, config.min_organ_px) is not None
 
 
-def frozen(slices: Slices, config: BlobConfig, seed: int, part: str) -> Slices:
+def frozen(slices: Slices, config: BlobConfig, seed: int, part: str, folder: Path) -> Slices:
     """Draw the anomalies of validation or test slices once and for all.
 
     Each slice with room gets one with `probability`, of `amplitude_test`. What a slice gets
@@ -167,11 +169,13 @@ def frozen(slices: Slices, config: BlobConfig, seed: int, part: str) -> Slices:
         Of the run.
     part
         ``validation`` or ``test``.
+    folder
+        They are written into it, one at a time, whole or not at all; it may be that of `slices`.
 
     Returns
     -------
     Slices
-        With labels, truth, and the images before in `clean`; in memory.
+        With labels, truth, and the images before in `clean`; on disk.
 
     Raises
     ------
@@ -187,22 +191,25 @@ def frozen(slices: Slices, config: BlobConfig, seed: int, part: str) -> Slices:
             f"{part}: {int(slices.labels.sum())} slices are abnormal before anomalies are put in; "
             "expected normal ones only"
         )
-    images = np.array(slices.images)
-    labels = np.zeros(len(slices), np.int8)
-    truth = np.zeros(slices.truth.shape, np.bool_)
-    keys = zip(slices.table["case"], slices.table["plane"], slices.table["index"], strict=True)
-    for i, (case, plane, index) in enumerate(keys):
-        named = [zlib.crc32(str(text).encode()) for text in ("frozen", part, case, plane)]
-        rng = np.random.default_rng([seed, *named, int(index)])
-        if rng.random() >= config.probability:
-            continue
-        organ, inside = slices.organ[i], slices.inside[i]
-        blob = insert(images[i, 0], organ, config, config.amplitude_test, rng, inside)
-        if blob is not None:
-            images[i, 0], truth[i], labels[i] = blob.image, blob.truth, 1
-    if faults := _missing(slices, labels, config):
-        raise DataError(all_faults(part, faults))
-    return replace(slices, images=images, labels=labels, truth=truth, clean=np.array(slices.images))
+    size: tuple[int, int] = slices.images.shape[2:]
+    with slices_writer(folder, size, has_clean=True) as writer:
+        for i, key in enumerate(slices.table.itertuples(index=False, name=None)):
+            case, patient, plane, index = key
+            named = [zlib.crc32(str(text).encode()) for text in ("frozen", part, case, plane)]
+            rng = np.random.default_rng([seed, *named, int(index)])
+            clean, organ, inside = slices.images[i, 0], slices.organ[i], slices.inside[i]
+            blob = None
+            if rng.random() < config.probability:
+                blob = insert(clean, organ, config, config.amplitude_test, rng, inside)
+            writer.add(
+                (case, patient, plane, index),
+                images=clean if blob is None else blob.image,
+                truth=np.zeros(size, np.bool_) if blob is None else blob.truth,
+                labels=int(blob is not None), organ=organ, inside=inside, clean=clean,
+            )  # fmt: skip
+        if faults := _missing(slices, writer.n_abnormal, config):
+            raise DataError(all_faults(part, faults))
+    return read_slices(folder)
 
 
 def no_room(n: int, config: BlobConfig) -> str:
@@ -214,7 +221,7 @@ def no_room(n: int, config: BlobConfig) -> str:
     )
 
 
-def _missing(slices: Slices, labels: NDArray[np.int8], config: BlobConfig) -> list[str]:
+def _missing(slices: Slices, n_abnormal: int, config: BlobConfig) -> list[str]:
     """Say what there is none of, normal or abnormal slices, and what to do."""
     n = len(slices)
     if n == 0:
@@ -224,9 +231,9 @@ def _missing(slices: Slices, labels: NDArray[np.int8], config: BlobConfig) -> li
         return [no_room(n, config)]
     of = f"of {n} slices, {n_rooms} with room, at probability {config.probability:g}"
     faults = []
-    if not labels.any():
+    if not n_abnormal:
         faults.append(f"none {of} got an anomaly; raise synthetic.probability or add cases")
-    if labels.all():
+    if n_abnormal == n:
         faults.append(f"none {of} stayed normal; lower synthetic.probability or add cases")
     return faults
 

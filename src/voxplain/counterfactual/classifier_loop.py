@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 import time
 import zlib
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,14 +19,15 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 from voxplain.counterfactual.augmentation import augmented
 from voxplain.counterfactual.classifier import auroc, picture_logits
 from voxplain.counterfactual.classifier_networks import build
-from voxplain.counterfactual.config import Amp, ClassifierConfig
-from voxplain.counterfactual.draw_seed import step_generator
+from voxplain.counterfactual.config import ClassifierConfig
+from voxplain.counterfactual.draw_seed import seeded, step_generator
 from voxplain.counterfactual.generator import Batch, Source
 from voxplain.counterfactual.precision import Precision
 from voxplain.counterfactual.slices import Slices
 from voxplain.errors import TrainingError
 from voxplain.space.write import atomic_file
 from voxplain.train.loop import amp_type
+from voxplain.train.settings_file import Amp
 from voxplain.train.state import State
 
 FOLDER = "training"
@@ -68,9 +69,14 @@ class ClassifierLoop:
         self.optimiser = torch.optim.Adam(
             self.network.parameters(), config.learning_rate, weight_decay=config.weight_decay
         )
-        self.schedule = torch.optim.lr_scheduler.OneCycleLR(
-            self.optimiser, config.learning_rate, total_steps=config.steps, cycle_momentum=False
-        )
+        self.schedule: torch.optim.lr_scheduler.LRScheduler
+        if config.schedule == "constant":
+            self.schedule = torch.optim.lr_scheduler.ConstantLR(self.optimiser, 1.0, 0)
+        else:
+            self.schedule = torch.optim.lr_scheduler.OneCycleLR(
+                self.optimiser, config.learning_rate, total_steps=config.steps,
+                cycle_momentum=False,
+            )  # fmt: skip
 
     def run(self, state: State, validation: Slices, out: Path, progress: Progress | None) -> State:
         """Take the steps that are left; the state is written after each validation."""
@@ -170,12 +176,10 @@ class ClassifierLoop:
         }
 
 
-@contextmanager
-def _seeded(seed: int, stream: str, step: int, device: torch.device) -> Iterator[None]:
-    """Seed torch's global generators for a block, and put them back."""
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        torch.manual_seed(step_generator(seed, stream, step).initial_seed())
-        yield
+def _seeded(
+    seed: int, stream: str, step: int, device: torch.device
+) -> AbstractContextManager[None]:
+    return seeded(step_generator(seed, stream, step).initial_seed(), device)
 
 
 def _number(stream: str) -> int:

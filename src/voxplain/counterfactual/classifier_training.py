@@ -31,7 +31,7 @@ from voxplain.counterfactual.classifier import (
 )
 from voxplain.counterfactual.classifier_loop import FOLDER, ClassifierLoop, Progress
 from voxplain.counterfactual.classifier_networks import WEIGHTS, write_card
-from voxplain.counterfactual.config import Amp, ClassifierConfig
+from voxplain.counterfactual.config import ClassifierConfig
 from voxplain.counterfactual.generator import Source
 from voxplain.counterfactual.slices import Slices
 from voxplain.errors import ModelError, TrainingError
@@ -40,6 +40,7 @@ from voxplain.models.card_file import CARD
 from voxplain.models.load import load_model
 from voxplain.models.model import Model
 from voxplain.space.write import atomic_folder
+from voxplain.train.settings_file import Amp
 from voxplain.train.state import CHECKPOINT, State, read_state
 
 CALIBRATION = "calibration.json"
@@ -98,7 +99,7 @@ def train_classifier(
 ) -> TrainedClassifier:
     """Train a classifier and write it as a model card.
 
-    The loss is the binary cross-entropy of the one logit; Adam with a one-cycle rate; the
+    The loss is the binary cross-entropy of the one logit; Adam; the
     weights of the best validation, by AUROC, are kept; the temperature is fitted on the
     validation slices and put into the last layer.
 

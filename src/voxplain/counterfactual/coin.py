@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from voxplain.counterfactual.classifier import Classifier
-from voxplain.counterfactual.draw_seed import step_generator
+from voxplain.counterfactual.draw_seed import seeded, step_generator
 from voxplain.counterfactual.generator import Generator, Repair, Source
 from voxplain.counterfactual.generator_config import CoinConfig
 from voxplain.counterfactual.losses import (
@@ -95,8 +95,7 @@ class CoinLearner:
         self.classifier = classifier.to(device)
         self.precision = precision
         self.n_steps = config.steps
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
+        with seeded(seed):  # networks are made on the CPU
             learning = CoinGenerator(config)
             discriminator = PatchDiscriminator(
                 spatial_dims=2, channels=config.discriminator_width, in_channels=1,

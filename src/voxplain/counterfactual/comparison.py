@@ -42,7 +42,10 @@ Maps = NDArray[np.float32]
 
 @dataclass(frozen=True, eq=False)
 class Scored:
-    """A method's maps of abnormal test slices and of validation slices with a known lesion."""
+    """A method's maps of abnormal test slices and of validation slices with a known lesion.
+
+    ``asked_as``: the text of ``evaluation.methods`` that gives it, of attribution methods.
+    """
 
     name: str
     kind: str
@@ -52,6 +55,7 @@ class Scored:
     seconds: float = 0.0
     n_forward: int = 0
     n_backward: int = 0
+    asked_as: str = ""
 
 
 class Comparison:
@@ -142,7 +146,8 @@ class Comparison:
             "threshold_tuned": best, **overlap_row(at_best, self.draws, "tuned"),
             "threshold_fixed": scored.fixed, **overlap_row(at_fixed, self.draws, "fixed"),
             "iou_validation": value, "seconds": scored.seconds, "n_forward": scored.n_forward,
-            "n_backward": scored.n_backward, "note": "; ".join(notes),
+            "n_backward": scored.n_backward, "asked_as": scored.asked_as,
+            "note": "; ".join(notes),
         }  # fmt: skip
         self.rows["methods"].append(row)
         self.seconds[scored.name] = scored.seconds

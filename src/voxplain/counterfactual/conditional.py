@@ -15,6 +15,7 @@ from voxplain.counterfactual.conditional_networks import (
     ConditionalGenerator,
     unrecorded,
 )
+from voxplain.counterfactual.draw_seed import seeded
 from voxplain.counterfactual.generator import Generator, Source
 from voxplain.counterfactual.generator_config import ConditionalConfig
 from voxplain.counterfactual.paper_losses import (
@@ -139,8 +140,7 @@ class ConditionalLearner:
         self.classifier = classifier.to(device)
         self.precision = precision
         self.n_steps = config.steps
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
+        with seeded(seed):  # networks are made on the CPU
             generator, discriminator = ConditionalGenerator(config), ProjectionDiscriminator(config)
         self._generator = generator.to(device).eval()
         self._discriminator = discriminator.to(device)

@@ -17,11 +17,11 @@ from pydantic import (
 )
 
 from voxplain.counterfactual.generator_config import GeneratorConfig
+from voxplain.train.settings_file import Amp
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Plane = Literal["axial", "coronal", "sagittal"]
 Network = Literal["small", "resnet18", "efficientnet-b0", "densenet121"]
-Amp = Literal["auto", "fp16", "bf16", "off"]
 
 
 def _rising(pair: tuple[float, float]) -> tuple[float, float]:
@@ -91,6 +91,9 @@ class AbnormalConfig(_Part):
         Column of the manifest: a case whose value is not in `normal` is abnormal in all slices.
     min_pixels
         For `labels`.
+    between
+        For `labels`: slices with 1 to `min_pixels` pixels of them. They are left out, of every
+        part; or ``normal``, as in the paper, whose normal slices then hold small lesions.
     normal
         For `column`: values that mean normal.
     """
@@ -99,6 +102,7 @@ class AbnormalConfig(_Part):
     labels: tuple[str | int, ...] = ()
     column: str | None = None
     min_pixels: NonNegativeInt = 100
+    between: Literal["leave_out", "normal"] = "leave_out"
     normal: tuple[str, ...] = ("normal",)
 
     @model_validator(mode="after")
@@ -117,7 +121,10 @@ class IntensityConfig(_Part):
     window
         [low, high] of the image, e.g. HU; None takes percentiles.
     percentiles
-        Of the foreground (labelled voxels; all, where there are no labels) of training images.
+        Of the foreground of training images.
+    foreground
+        Names, patterns or numbers of the labels whose voxels are the foreground; empty: every
+        label, and all voxels where there are no labels.
     model
         Folder of a model whose preparation comes first: for an existing classifier, and for
         repairs that fill the images of a segmentation model. `window` and `percentiles` are
@@ -126,6 +133,7 @@ class IntensityConfig(_Part):
 
     window: Range | None = None
     percentiles: Range = (0.5, 99.5)
+    foreground: tuple[str | int, ...] = ()
     model: str | None = None
 
 
@@ -225,13 +233,17 @@ class ClassifierConfig(_Part):
     network
         Architecture to train.
     card
-        Folder of an existing classifier instead; it is not trained.
+        Folder of an existing classifier instead; it is not trained. Its preparation must make
+        the pictures: `IntensityConfig.model` names it, or a model that prepares images alike.
     abnormal_class
         Name of its abnormal class; None: its only class, or the second of two.
     seed
         Added to the run's, so that a judge is another network.
     steps, batch, learning_rate, weight_decay
-        Of training, Adam with a one-cycle rate.
+        Of training, by Adam.
+    schedule
+        ``one_cycle``: the rate rises to `learning_rate` and falls to almost nothing; ``constant``:
+        it stays.
     balanced
         Half of each batch is abnormal.
     validate_every
@@ -250,6 +262,7 @@ class ClassifierConfig(_Part):
     batch: PositiveInt = 64
     learning_rate: PositiveFloat = 3e-3
     weight_decay: NonNegativeFloat = 0.0
+    schedule: Literal["one_cycle", "constant"] = "one_cycle"
     balanced: bool = True
     validate_every: PositiveInt = 50
     augmentation: AugmentationConfig = AugmentationConfig()
@@ -282,7 +295,7 @@ class EvaluationConfig(_Part):
     methods
         Attribution methods, ``NAME[:KEY=VALUE]…``; see ``voxplain methods``.
     intensity
-        Also score the plain intensity inside the organ.
+        Also score the plain intensity inside the organ, and its reverse for dark lesions.
     max_slices
         Abnormal slices of the test and of the validation part each, evenly spread; None: all.
     fixed_counterfactual, fixed_saliency
@@ -319,6 +332,8 @@ class Config(_Part):
         Mixed precision of training: ``auto`` is fp16 on CUDA and off on a CPU.
     seed
         Of splits, weights, draws and anomalies.
+    tensorboard
+        Also write events for TensorBoard, into ``tensorboard`` of each generator's folder.
     """
 
     name: str = Field(default="counterfactual", min_length=1)
@@ -329,6 +344,7 @@ class Config(_Part):
     evaluation: EvaluationConfig = EvaluationConfig()
     amp: Amp = "auto"
     seed: NonNegativeInt = 0
+    tensorboard: bool = False
 
     @model_validator(mode="after")
     def _check(self) -> Config:
@@ -339,6 +355,13 @@ class Config(_Part):
         ]
         if self.judge is not None and self.judge == self.classifier:
             faults.append("judge: is the classifier again; give it another seed or network")
+        if self.data.intensity.model is None:
+            faults += [
+                f"{name}.card: pictures must be made as this classifier prepares images; set "
+                f"data.intensity.model={one.card} too"
+                for name, one in (("classifier", self.classifier), ("judge", self.judge))
+                if one is not None and one.card is not None
+            ]
         if faults:
             raise ValueError("\n".join(faults))
         return self

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import cache
 from importlib.resources import files
+from pathlib import Path
 from typing import Any
 
 import yaml
@@ -43,6 +44,18 @@ def read_config(source: str, changes: Sequence[str] = ()) -> Config:
     """
     values = source_values(source, presets(), "configuration", whole=("generators",))
     return checked(Config, put_changes(values, changes), f"configuration {source}")
+
+
+def absolute(config: Config) -> Config:
+    """Return a configuration whose model folders do not depend on the working directory."""
+    values = config.values()
+    intensity = values["data"]["intensity"]
+    parts = [(intensity, "model"), (values["classifier"], "card"), (values["judge"] or {}, "card")]
+    for part, key in parts:
+        folder = part.get(key)
+        if folder is not None and Path(folder).exists():
+            part[key] = str(Path(folder).resolve())
+    return Config.model_validate(values)
 
 
 def config_text(config: Config) -> str:

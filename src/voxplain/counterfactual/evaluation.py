@@ -13,7 +13,9 @@ import numpy as np
 import pandas as pd
 import torch
 
+from voxplain.assess.method_words import text_of
 from voxplain.counterfactual.classifier import Classifier
+from voxplain.counterfactual.classifier_scores import classifier_row
 from voxplain.counterfactual.comparison import Comparison, Scored
 from voxplain.counterfactual.config import EvaluationConfig
 from voxplain.counterfactual.generator import Generator
@@ -21,6 +23,7 @@ from voxplain.counterfactual.overlap import LEVEL, scaled
 from voxplain.counterfactual.repair_scores import RepairScores
 from voxplain.counterfactual.score_maps import (
     INTENSITY,
+    INTENSITY_DARK,
     Progress,
     expand_methods,
     intensity_maps,
@@ -48,6 +51,8 @@ def evaluate(
     progress: Progress | None = None,
 ) -> Evaluation:
     """Compare generators, attribution methods and plain intensity on the same slices.
+
+    How good the classifiers are is told of all test slices, the rest of those that are chosen.
 
     Parameters
     ----------
@@ -101,7 +106,7 @@ def evaluate(
         )
     size: tuple[int, int] = test.images.shape[2:]
     methods = expand_methods(config.methods, classifier, size)
-    if twice := sorted({*methods, INTENSITY} & {*generators}):
+    if twice := sorted({*methods, INTENSITY, INTENSITY_DARK} & {*generators}):
         raise MethodError(f"generators and methods of one name: {', '.join(twice)}; rename them")
     judges = {CLASSIFIER: classifier} | ({} if judge is None else {JUDGE: judge})
     run = Comparison(config, abnormal, normal, chosen, seed)
@@ -110,6 +115,9 @@ def evaluate(
         stack.enter_context(full_precision())
         for module in (*(one.network for one in judges.values()), *generators.values()):
             stack.enter_context(frozen(module, compute, 2))
+        run.rows["classifiers"] += [
+            classifier_row(by, one, test, config.n_boot, seed, batch) for by, one in judges.items()
+        ]
         repairs = RepairScores(run, judges, device, batch)
         for name, generator in generators.items():
             repairs.add(name, generator, progress)
@@ -120,11 +128,12 @@ def evaluate(
             run.add(Scored(
                 name, "attribution", scaled(found.values), scaled(before.values),
                 config.fixed_saliency, found.seconds + before.seconds, found.n_forward,
-                found.n_backward,
+                found.n_backward, text_of(name, methods[name]) or name,
             ))  # fmt: skip
         if config.intensity:
-            maps = intensity_maps(abnormal), intensity_maps(run.known_validation)
-            run.add(Scored(INTENSITY, "intensity", *maps, np.nan))
+            tuning_maps = intensity_maps(run.known_validation)
+            for name, values in intensity_maps(abnormal).items():
+                run.add(Scored(name, "intensity", values, tuning_maps[name], np.nan))
     run.compare()
     provenance = {
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -160,5 +169,5 @@ def _normal(slices: Slices, n: int | None) -> Slices:
 def _sha256(slices: Slices) -> str:
     digest = hashlib.sha256()
     for array in (slices.images, slices.labels, slices.truth):
-        digest.update(np.ascontiguousarray(array).tobytes())
+        digest.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
     return digest.hexdigest()

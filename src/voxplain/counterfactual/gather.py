@@ -1,23 +1,23 @@
-"""The slices of a run: read from a cohort, divided, labelled."""
+"""The slices of a run: read from a cohort, divided, labelled, written."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 
 from voxplain.counterfactual.config import DataConfig
 from voxplain.counterfactual.division import PARTS, Division, divide, patient_of
 from voxplain.counterfactual.labelling import check_column, finding, labelling_of
 from voxplain.counterfactual.preparation import Preparation
-from voxplain.counterfactual.reading import CaseReader, Row
-from voxplain.counterfactual.slices import COLUMNS, Slices
+from voxplain.counterfactual.reading import CaseReader
+from voxplain.counterfactual.slices import Slices, read_slices
+from voxplain.counterfactual.slices_writer import SlicesWriter, slices_writer
 from voxplain.data import Case, Cohort
 from voxplain.errors import DataError, VoxplainError, all_faults
 
@@ -25,6 +25,9 @@ Progress = Callable[[int, int], None]
 """Called with the number of images read, and of all that will be."""
 MOST_VOXELS, MOST_VOXELS_IN_ALL = 1_000_000, 20_000_000
 """Of a case, and of all together, that percentiles are taken of."""
+N_WINDOW_CASES = 5
+"""Training images that a given window is checked on."""
+_LEAST_COMMON = 0.02  # of what a given window and the images span together
 _MOST_FAULTS = 20
 
 
@@ -37,7 +40,7 @@ class Gathered:
     preparation
         How an image becomes these pictures.
     parts
-        Slices of ``train``, ``validation`` and ``test``.
+        Slices of ``train``, ``validation`` and ``test``, on disk.
     notes
         What a reader must know of the data.
     n_cases, n_patients
@@ -52,9 +55,13 @@ class Gathered:
 
 
 def gather(
-    cohort: Cohort, config: DataConfig, seed: int, progress: Progress | None = None
+    cohort: Cohort,
+    config: DataConfig,
+    seed: int,
+    folder: Path,
+    progress: Progress | None = None,
 ) -> Gathered:
-    """Read the slices of a cohort.
+    """Read the slices of a cohort and write those of each part into a folder.
 
     Parameters
     ----------
@@ -64,6 +71,8 @@ def gather(
         Which slices.
     seed
         Of the split and of the voxels that percentiles are taken of.
+    folder
+        Gets ``train``, ``validation`` and ``test``; all or, after an error, none of them.
     progress
         Told after each image.
 
@@ -71,41 +80,65 @@ def gather(
     ------
     DataError
         If cases cannot be used (all are told, up to 20), the split cannot be made, no slice has
-        the organ, images are constant, or a part lacks slices, or normal or abnormal ones.
+        the organ, images are constant, a part lacks slices, or normal or abnormal ones, or a
+        given window is not of these images: it and the intensities from the 1st to the 99th
+        percentile share less than 2 % of what both span.
     TrainingError
         If a label is not in the data.
 
     Notes
     -----
-    One image is in memory at a time; without a given window, training images are read twice.
+    One image and its slices are in memory at a time, however many there are. Without a given
+    window, training images are read twice; with one, five of them are.
     With a 3D model, pixels are those of the image that it prepares, and labels are brought
     there, the nearest.
     """
     cases, notes = _usable(cohort, config)
     reader = CaseReader(config, labelling_of(cohort, config), _division(cases, config, seed), seed)
     divided = [case for part in PARTS for case in reader.division.cases[part]]
-    to_window = reader.division.cases["train"] if config.intensity.window is None else ()
+    to_window = reader.division.cases["train"]
+    if config.intensity.window is not None:
+        to_window = _spread(to_window, N_WINDOW_CASES)
     faults, n_read, n_all = _Faults(), 0, len(to_window) + len(divided)
-    samples, rows = [], []
+    samples: list[NDArray[Any]] = []
     preparation = _first(config)
     most = min(MOST_VOXELS, max(1, MOST_VOXELS_IN_ALL // max(1, len(to_window))))
     for case in to_window:
         with faults.of(case):
             samples.append(reader.foreground(case, preparation, most))
         n_read = _told(progress, n_read, n_all)
-    faults.check()
+    if config.intensity.window is None:
+        faults.check()
+    elif not faults.found:  # else the next pass finds them too, and those of all other cases
+        _check_window(config, samples)
     preparation = _windowed(preparation, config, samples)
-    for case in divided:
-        with faults.of(case):
-            rows += reader.rows(case, preparation)
-        n_read = _told(progress, n_read, n_all)
-    faults.check()
     patients = {name: i for i, name in enumerate(dict.fromkeys(map(patient_of, divided)))}
-    parts = {part: _slices([r for r in rows if r.part == part], patients, config) for part in PARTS}
-    _check(parts, config)
-    n_empty = len(divided) - len({row.case.name for row in rows})
+    n_empty = n_between = 0
+    with ExitStack() as stack:
+        writers = {
+            part: stack.enter_context(slices_writer(folder / part, config.size)) for part in PARTS
+        }
+        for case in divided:
+            with faults.of(case):
+                rows, n = reader.rows(case, preparation)
+                n_empty, n_between = n_empty + (not rows), n_between + n
+                for row in rows:
+                    writers[row.part].add(
+                        (case.name, patients[patient_of(case)], row.plane, row.index),
+                        images=row.image, labels=row.label, truth=row.truth, organ=row.organ,
+                        inside=row.inside,
+                    )  # fmt: skip
+            n_read = _told(progress, n_read, n_all)
+        faults.check()
+        _check(writers, config)
     if n_empty:
         notes.append(f"{n_empty} cases have no slice that was asked for")
+    if n_between:
+        notes.append(
+            f"{n_between} slices with 1 to {config.abnormal.min_pixels} pixels of "
+            f"{', '.join(map(str, config.abnormal.labels))} are left out (data.abnormal.between)"
+        )
+    parts = {part: read_slices(folder / part) for part in PARTS}
     return Gathered(
         preparation,
         parts,
@@ -127,7 +160,9 @@ class _Faults:
             yield
         except VoxplainError as error:
             text = str(error)
-            self.found.append(text if text.startswith(case.name) else f"{case.name}: {text}")
+            text = text if text.startswith(case.name) else f"{case.name}: {text}"
+            if text not in self.found:  # images may be read twice
+                self.found.append(text)
             if len(self.found) == _MOST_FAULTS:
                 self.found.append("reading was stopped here")
                 self.check()
@@ -141,10 +176,13 @@ def _usable(cohort: Cohort, config: DataConfig) -> tuple[list[Case], list[str]]:
     """Cases that have the labels that are asked for."""
     if not len(cohort):
         raise DataError(f"{cohort.root}: there are no cases")
-    needs = bool(config.organ or config.abnormal.labels)
+    needs = bool(config.organ or config.abnormal.labels or config.intensity.foreground)
     cases = [case for case in cohort if case.labels is not None or not needs]
     if not cases:
-        raise DataError(f"{cohort.root}: no case has labels, and data.organ or labels ask for some")
+        raise DataError(
+            f"{cohort.root}: no case has labels, and data.organ, abnormal.labels or "
+            "intensity.foreground ask for some"
+        )
     n_left = len(cohort) - len(cases)
     return cases, [f"{n_left} cases without labels are left out"] if n_left else []
 
@@ -183,46 +221,53 @@ def _windowed(
     return replace(first, low=float(low), high=float(high))
 
 
-def _slices(rows: Sequence[Row], patients: dict[str, int], config: DataConfig) -> Slices:
-    size = config.size
-
-    def stacked(arrays: list[NDArray[Any]], dtype: type) -> NDArray[Any]:
-        return np.stack(arrays) if arrays else np.zeros((0, *size), dtype)
-
-    table = pd.DataFrame(
-        [(r.case.name, patients[patient_of(r.case)], r.plane, r.index) for r in rows],
-        columns=list(COLUMNS),
+def _check_window(config: DataConfig, samples: Sequence[NDArray[Any]]) -> None:
+    """Check that a given window is of these images: else pictures are blank."""
+    assert config.intensity.window is not None
+    low, high = config.intensity.window
+    values = np.concatenate([np.zeros(0, np.float32), *samples])
+    above = values[values > values.min()] if len(values) else values  # the lowest: background
+    if not len(above):
+        return
+    first, last = np.percentile(above.astype(np.float64), [1, 99]).tolist()
+    common, span = min(last, high) - max(first, low), max(last, high) - min(first, low)
+    if common >= _LEAST_COMMON * span:
+        return
+    prepared = "" if config.intensity.model is None else " after the model's preparation"
+    raise DataError(
+        f"data.intensity.window is [{low:g}, {high:g}], and the training images{prepared} lie "
+        f"between {first:g} and {last:g} (1st to 99th percentile of the foreground): pictures "
+        "would be blank; set the window to what the images have, "
+        f'e.g. "data.intensity.window=[{first:.3g}, {last:.3g}]", or to null for percentiles'
     )
-    return Slices(
-        images=stacked([r.image for r in rows], np.float32)[:, None],
-        labels=np.array([r.label for r in rows], np.int8),
-        truth=stacked([r.truth for r in rows], np.bool_),
-        organ=stacked([r.organ for r in rows], np.bool_),
-        inside=stacked([r.inside for r in rows], np.bool_),
-        table=table,
-    )
 
 
-def _check(parts: dict[str, Slices], config: DataConfig) -> None:
+def _spread(cases: Sequence[Case], n: int) -> tuple[Case, ...]:
+    """Return at most `n` of the cases, evenly spread."""
+    chosen = np.linspace(0, len(cases) - 1, min(n, len(cases))).round().astype(int)
+    return tuple(cases[i] for i in chosen)
+
+
+def _check(parts: dict[str, SlicesWriter], config: DataConfig) -> None:
     """Check that there is something to learn from, to tune on and to test."""
-    if not any(len(slices) for slices in parts.values()):
+    if not any(one.n for one in parts.values()):
         organ = ", ".join(map(str, config.organ))
         raise DataError(
             f"no case has a slice with more than {config.min_organ_pixels} pixels of {organ}; "
             "lower data.min_organ_pixels or name another data.organ"
         )
-    if not any((np.ptp(one.images, axis=(1, 2, 3)) > 0).any() for one in parts.values()):
+    if not any(one.is_varied for one in parts.values()):
         raise DataError(
             "every slice is constant: all intensities lie on one side of the window; widen "
             "data.intensity.window, or take data.intensity.percentiles"
         )
-    faults = [f"{part}: no slice" for part, slices in parts.items() if not len(slices)]
+    faults = [f"{part}: no slice" for part, one in parts.items() if not one.n]
     if config.abnormal.synthetic is None:
-        for part, slices in parts.items():
-            n, n_abnormal = len(slices), int(slices.labels.sum())
-            for n_one, one in ((n_abnormal, "abnormal"), (n - n_abnormal, "normal")):
-                if n and not n_one:
-                    faults.append(f"{part}: no {one} slice among {n}")
+        for part, one in parts.items():
+            counts = {"abnormal": one.n_abnormal, "normal": one.n - one.n_abnormal}
+            for word, n in counts.items():
+                if one.n and not n:
+                    faults.append(f"{part}: no {word} slice among {one.n}")
     if faults:
         advice = "add cases, change data.split or seed, or what is called abnormal"
         raise DataError(all_faults("slices", [f"{fault}; {advice}" for fault in faults]))

@@ -9,7 +9,6 @@ from pydantic import (
     ConfigDict,
     Field,
     NonNegativeFloat,
-    NonNegativeInt,
     PositiveFloat,
     PositiveInt,
     model_validator,
@@ -26,7 +25,8 @@ class _Training(BaseModel):
     Parameters
     ----------
     steps, batch
-        Steps of the optimiser, and slices in each.
+        Steps of the optimiser, and slices in each (`coin`: so many normal and so many abnormal
+        ones; `inpaint-mask`: so many abnormal and half as many normal ones).
     log_every, save_every, sample_every
         Steps between rows of the log, saved states, and pictures of samples.
     validate_every
@@ -173,7 +173,8 @@ class ConditionalConfig(_Training):
 class InpaintMaskConfig(_Training):
     """Without an adversary: a frozen inpainting network, and a network that chooses the mask.
 
-    First r = Inpaint((1 − h)·x, h) learns by |r − x| inside random holes h of normal slices;
+    First r = Inpaint((1 − h)·x, h) learns by |r − x| inside random holes h of normal slices, and
+    by a tenth of its mean over the whole picture;
     then the mask m minimises w_cls·softplus(z((1 − m)·x + m·r) + margin) + w_mask·mean m
     + w_tv·TV(m).
 
@@ -199,7 +200,7 @@ class InpaintMaskConfig(_Training):
     """
 
     kind: Literal["inpaint-mask"] = "inpaint-mask"
-    inpaint_steps: NonNegativeInt = 600
+    inpaint_steps: PositiveInt = 600
     steps: PositiveInt = 500
     batch: PositiveInt = 16
     width: Width = 8

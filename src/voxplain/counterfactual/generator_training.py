@@ -33,6 +33,9 @@ from voxplain.inference.heap import kept_heap
 from voxplain.space.write import atomic_file
 from voxplain.train.state import State, read_state
 
+FREE = ("log_every", "save_every", "sample_every")
+"""Settings of a generator that its weights do not depend on: a training continues with others."""
+
 
 @dataclass(frozen=True)
 class Moment:
@@ -113,7 +116,7 @@ def train_generator(
             f"patience={config.patience} ends a training by its validation, and there is no "
             "validation slice; give data.split.validation a share, or set patience=null"
         )
-    full = _plain({"config": config.model_dump(mode="json"), **identity})
+    full = _plain({"config": config.model_dump(mode="json", exclude=set(FREE)), **identity})
     if resume and (folder / RECORD).is_file():
         return read_trained(folder, full, learner.generator)
     if not resume:
@@ -193,6 +196,7 @@ class _Training:
             best_step = int(self.best["step"])
         return write_trained(
             self.folder, self.identity, generator, self.log.rows,
+            config=self.config.model_dump(mode="json"),
             size=self.validation.images.shape[2:], n_steps=self.step, best_step=best_step,
             stopped_early=self.step < self.learner.n_steps,
         )  # fmt: skip

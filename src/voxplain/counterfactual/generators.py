@@ -13,13 +13,13 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from voxplain.counterfactual.classifier import Classifier
-from voxplain.counterfactual.config import Amp
 from voxplain.counterfactual.generator import Generator, Learner, Source
 from voxplain.counterfactual.generator_config import GeneratorConfig
 from voxplain.counterfactual.precision import Precision
 from voxplain.errors import ModelError, TrainingError
 from voxplain.models.weights import weights_sha256
 from voxplain.train.loop import amp_type
+from voxplain.train.settings_file import Amp
 
 WEIGHTS = "weights.safetensors"
 RECORD = "generator.json"

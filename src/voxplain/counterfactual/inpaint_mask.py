@@ -13,7 +13,7 @@ from torch import nn
 from torch.nn import functional as F  # noqa: N812
 
 from voxplain.counterfactual.classifier import Classifier
-from voxplain.counterfactual.draw_seed import step_generator
+from voxplain.counterfactual.draw_seed import seeded, step_generator
 from voxplain.counterfactual.generator import Generator, Repair, Source
 from voxplain.counterfactual.generator_config import InpaintMaskConfig
 from voxplain.counterfactual.losses import jittered, total_variation, turned
@@ -31,6 +31,7 @@ from voxplain.space.write import atomic_folder
 FOLDER = "inpainter"
 _CELLS = 8  # of the random field that holes are cut from, along each axis
 _SHARPNESS = 8.0  # of the holes' edges
+_EDGE_PX = 0.5  # of holes when it is a fill; a wider edge hides more of what surrounds a hole
 
 
 class InpaintMaskGenerator(Generator):
@@ -88,8 +89,7 @@ class InpaintMaskLearner:
         self.classifier = classifier.to(device)
         self.precision = precision
         self.n_steps = config.inpaint_steps + config.steps
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
+        with seeded(seed):  # networks are made on the CPU
             generator = InpaintMaskGenerator(config)
         self._generator = generator.to(device)
         self.networks: Mapping[str, nn.Module] = {"generator": self._generator}
@@ -119,9 +119,9 @@ class InpaintMaskLearner:
         return {name: float(value.detach()) for name, value in {**terms, "total": total}.items()}
 
     def loss(self, images: torch.Tensor, labels: torch.Tensor) -> dict[str, float]:
-        """Terms of the second stage on abnormal slices of a validation batch, and ``total``."""
+        """Terms of the second stage on a validation batch, and ``total``."""
         with torch.inference_mode():
-            terms = self._terms(images[labels > 0], images[labels <= 0], None)
+            terms = self._terms(self._generator.repair(images), None)
             terms["total"] = self._total(terms)
         return {name: float(value) for name, value in terms.items()}
 
@@ -139,16 +139,11 @@ class InpaintMaskLearner:
         images = self.source.batch("generator", number, n // 2, n).images
         draws = step_generator(self.seed, "jitter", number)
         with self.precision.autocast():
-            return self._terms(images[n // 2 :], images[: n // 2], draws)
+            repair = self._generator.repair(images)
+        return self._terms(repair, draws)
 
-    def _terms(
-        self, abnormal: torch.Tensor, normal: torch.Tensor, draws: torch.Generator | None
-    ) -> dict[str, torch.Tensor]:
+    def _terms(self, repair: Repair, draws: torch.Generator | None) -> dict[str, torch.Tensor]:
         """Terms by name: the classifier's on all slices, normal ones keep the mask away."""
-        images = torch.cat([normal, abnormal])
-        if not len(images):
-            return {}
-        repair = self._generator.repair(images)
         assert repair.mask is not None
         seen = repair.image
         if draws is not None:
@@ -205,9 +200,9 @@ def write_inpainter(
     generator, config
         Trained, and its settings.
     folder
-        Replaced whole.
+        Gets ``inpainter.json`` and ``weights.safetensors``, in place of earlier ones.
     preparation
-        ``plane``, ``low`` and ``high``: what −1 and 1 stand for.
+        ``plane``, ``low`` and ``high``: what −1 and 1 stand for, ``pixel_mm`` and ``size``.
     name
         In tables.
     """
@@ -219,6 +214,9 @@ def write_inpainter(
         "high": preparation["high"],
         "multiple": MULTIPLE,
         "name": name,
+        "pixel_mm": preparation["pixel_mm"],
+        "size": preparation["size"],
+        "edge_px": _EDGE_PX,
     }
     weights = {k: v.cpu().contiguous() for k, v in generator.inpainter.state_dict().items()}
     with atomic_folder(folder) as place:

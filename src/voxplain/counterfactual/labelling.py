@@ -28,7 +28,7 @@ class Labelling:
     organ, lesion
         Labels that are meant; None: none are named.
     everything
-        All labels; None: the data name none.
+        Those of the foreground; None: all, and the data do not name them.
     """
 
     organ: Joining | None
@@ -44,7 +44,7 @@ class Labelling:
         return None if self.lesion is None else _read(self.lesion, case, image, prepared)
 
     def read_foreground(self, case: Case, image: Grid, prepared: Grid) -> Mask | None:
-        """Return all labelled voxels, (*prepared.shape); None for a case without labels."""
+        """Return voxels of the foreground, (*prepared.shape); None for a case without labels."""
         if case.labels is None:
             return None
         if self.everything is not None:
@@ -70,8 +70,9 @@ def labelling_of(cohort: Cohort, config: DataConfig) -> Labelling:
     """
     organ = _joined(cohort, "data.organ", config.organ)
     lesion = _joined(cohort, "data.abnormal.labels", config.abnormal.labels)
-    known = _names(cohort)
-    everything = join(cohort, {"foreground": sorted(known)}) if known else None
+    everything = _joined(cohort, "data.intensity.foreground", config.intensity.foreground)
+    if everything is None and (known := _names(cohort)):
+        everything = join(cohort, {"foreground": sorted(known)})
     return Labelling(organ, lesion, everything)
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Literal, get_args
+from collections.abc import Iterator
+from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -14,6 +15,7 @@ THRESHOLDS: NDArray[np.float32] = np.linspace(0, 1, 101).astype(np.float32)
 """Of curves and of tuning."""
 LEVEL = 0.95
 """Of intervals."""
+_PIXELS = 2**20  # that are counted at once
 
 Metric = Literal["iou", "dice"]
 METRICS: tuple[Metric, ...] = get_args(Metric)
@@ -33,9 +35,12 @@ def scaled(maps: NDArray[np.float32]) -> NDArray[np.float32]:
     -----
     It makes the largest pixel of every slice 1, also where a method sees nothing: scale is lost.
     """
-    low, high = (np.asarray(end((1, 2), keepdims=True), np.float64) for end in (maps.min, maps.max))
-    span = np.where(high > low, high - low, 1)
-    return ((maps - low) / span).astype(np.float32)
+    found = np.empty(maps.shape, np.float32)
+    for block in _blocks(maps):
+        some = maps[block]
+        low, high = (np.asarray(end((1, 2), keepdims=True), float) for end in (some.min, some.max))
+        found[block] = (some - low) / np.where(high > low, high - low, 1)
+    return found
 
 
 def threshold_counts(
@@ -69,10 +74,17 @@ def threshold_counts(
         raise DataError(
             f"scores {scores.shape} and truth {truth.shape} are both (slices, rows, columns)"
         )
-    if np.isnan(scores).any():
-        raise DataError(f"{int(np.isnan(scores).sum())} scores are NaN")
+    if n_nan := sum(int(np.isnan(scores[block]).sum()) for block in _blocks(scores)):
+        raise DataError(f"{n_nan} scores are NaN")
     if (np.diff(levels) <= 0).any():
         raise DataError("thresholds rise")
+    found = np.empty((len(scores), len(levels), 3), np.int64)
+    for block in _blocks(scores):
+        found[block] = _counted(scores[block], truth[block], levels)
+    return found
+
+
+def _counted(scores: NDArray[np.float32], truth: NDArray[np.bool_], levels: Any) -> Counts:
     n, k = len(scores), len(levels)
     # a pixel is marked at the first `passed` thresholds
     passed = np.searchsorted(levels, scores.astype(np.float32), side="left")
@@ -83,6 +95,12 @@ def threshold_counts(
         found[..., channel] = histogram[:, ::-1].cumsum(1)[:, ::-1][:, 1:]
     found[..., 2] = truth.sum((1, 2))[:, None] - found[..., 0]
     return found
+
+
+def _blocks(maps: NDArray[Any]) -> Iterator[slice]:
+    """Slices that are worked on at once, so that memory does not grow with their number."""
+    step = max(1, _PIXELS // max(1, maps[:1].size))
+    return (slice(start, start + step) for start in range(0, len(maps), step))
 
 
 def mask_counts(masks: NDArray[np.bool_], truth: NDArray[np.bool_]) -> Counts:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -233,6 +233,42 @@ def read_preparation(path: Path) -> Preparation:
         return TypeAdapter(Preparation).validate_python(values)
     except (OSError, ValueError, ValidationError) as error:
         raise DataError(f"{path}: cannot be read as a preparation: {error}") from None
+
+
+def check_card(card: str, model: str, where: str) -> None:
+    """Check that a classifier prepares images as the pictures of a run are made.
+
+    Parameters
+    ----------
+    card
+        Folder of the classifier.
+    model
+        Folder of the model that prepares the images, ``data.intensity.model``.
+    where
+        Key of the configuration that names the classifier, for messages.
+
+    Raises
+    ------
+    DataError
+        If they prepare images differently; in what is told.
+    ModelError
+        If one cannot be loaded.
+    """
+    own, made = (_described(folder) for folder in (card, model))
+    differs = [key for key in {**made, **own} if made.get(key) != own.get(key)]
+    if differs:
+        raise DataError(
+            f"{where}: {card} prepares images otherwise than data.intensity.model={model} "
+            f"({', '.join(differs)}), and pictures are made once; take models that prepare "
+            "images alike"
+        )
+
+
+def _described(folder: str) -> Mapping[str, Any]:
+    model = load_model(folder)
+    if isinstance(model, Model):
+        return model.describe_preparation()
+    return {"number of models": len(model.models)}
 
 
 def _check_channels(image: Volume) -> None:

@@ -63,7 +63,8 @@ class CaseReader:
         mask = self.labelling.read_foreground(case, image.grid, prepared.grid)
         if self.division.blocks or preparation.is_flat:
             organ = self.labelling.read_organ(case, image.grid, prepared.grid)
-            kept = self._kept(preparation.planes(prepared.grid), organ, case)
+            lesion = self.labelling.read_lesion(case, image.grid, prepared.grid)
+            kept, _ = self._kept(preparation.planes(prepared.grid), organ, lesion)
             chosen = self.division.parts(case, kept)["train"]
             found = [
                 values[_shown(mask, plane, fit, values.shape)].ravel()
@@ -78,13 +79,13 @@ class CaseReader:
         drawn = np.random.default_rng(key).choice(len(values), most, replace=False, shuffle=False)
         return np.asarray(values[drawn])
 
-    def rows(self, case: Case, preparation: Preparation) -> list[Row]:
-        """Cut the slices of a case."""
+    def rows(self, case: Case, preparation: Preparation) -> tuple[list[Row], int]:
+        """Cut the slices of a case; also count those with too little of a lesion to say."""
         image = case.read_image()
         prepared = preparation.prepared(image)
         organ = self.labelling.read_organ(case, image.grid, prepared.grid)
         lesion = self.labelling.read_lesion(case, image.grid, prepared.grid)
-        kept = self._kept(preparation.planes(prepared.grid), organ, case)
+        kept, n_between = self._kept(preparation.planes(prepared.grid), organ, lesion)
         abnormal = self.config.abnormal
         whole = int(abnormal.column is not None and bool(finding(case, abnormal)))
         rows = []
@@ -102,10 +103,12 @@ class CaseReader:
                     part, case, cut.plane.name, cut.index, cut.picture, label, truth, shown,
                     cut.inside,
                 ))  # fmt: skip
-        return rows
+        return rows, n_between
 
-    def _kept(self, planes: Sequence[Plane], organ: Mask | None, case: Case) -> list[int]:
-        """Return the numbers of the slices that the configuration asks for."""
+    def _kept(
+        self, planes: Sequence[Plane], organ: Mask | None, lesion: Mask | None
+    ) -> tuple[list[int], int]:
+        """Return the numbers of the slices that are asked for, and how many are in between."""
         wanted = self.config.slices
         kept = list(range(len(planes))) if wanted is None else sorted(set(wanted))
         if kept and kept[-1] >= len(planes):
@@ -115,10 +118,16 @@ class CaseReader:
         if organ is not None:
             least = self.config.min_organ_pixels
             kept = [i for i in kept if np.count_nonzero(planes[i].take(organ)) > least]
+        n = len(kept)
+        abnormal = self.config.abnormal
+        if lesion is not None and abnormal.between == "leave_out":
+            some = range(1, abnormal.min_pixels + 1)
+            kept = [i for i in kept if np.count_nonzero(planes[i].take(lesion)) not in some]
+        n_between = n - len(kept)
         most = self.config.max_slices
         if most is not None and len(kept) > most:
             kept = [kept[i] for i in np.linspace(0, len(kept) - 1, most).round().astype(int)]
-        return kept
+        return kept, n_between
 
 
 def _shown(mask: Mask | None, plane: Plane, fit: Fit, shape: tuple[int, ...]) -> Mask:

@@ -22,7 +22,9 @@ from voxplain.counterfactual.generators import RECORD as RECORD_OF_ONE
 from voxplain.counterfactual.generators import open_generator
 from voxplain.counterfactual.preparation import Preparation, read_preparation
 from voxplain.counterfactual.slices import Slices, read_slices
-from voxplain.errors import DataError
+from voxplain.errors import DataError, all_faults
+from voxplain.models.load import load_model
+from voxplain.models.model import Model
 from voxplain.space.labelmap import nearest
 
 CONFIG = "config.yaml"
@@ -30,6 +32,15 @@ PREPARATION = "preparation.json"
 DATA = "data.json"
 RECORD = "record.json"
 THRESHOLD = "threshold.json"
+MODEL = "model of the intensities"
+"""In the identity of the data: hash of the model whose preparation comes first."""
+LEAST_AUROC = 0.7
+"""Of classifier and judge on the validation slices; below, a note says so."""
+
+_WEAK = {
+    "classifier": "what turns it need not be what is abnormal",
+    "judge": "what it says of repairs means little",
+}
 
 
 @dataclass(frozen=True)
@@ -54,14 +65,31 @@ class Run:
 
     @cached_property
     def notes(self) -> tuple[str, ...]:
-        """What a reader must know of the data."""
-        return tuple(self.about_data["notes"])
+        """What a reader must know of the data, the classifier and the judge."""
+        weak = [
+            f"the {name} hardly tells abnormal from normal: AUROC {about['auroc']:.2f} on the "
+            f"validation slices; {_WEAK[name]}"
+            for name, about in self.about_classifiers.items()
+            if about["auroc"] < LEAST_AUROC
+        ]
+        return (*self.about_data["notes"], *weak)
 
     @cached_property
     def about_data(self) -> Mapping[str, Any]:
         """Counts of cases, patients and slices, and the hash of the data."""
         found: dict[str, Any] = json.loads((self.folder / DATA).read_text(encoding="utf-8"))
         return found
+
+    @cached_property
+    def about_classifiers(self) -> Mapping[str, Any]:
+        """AUROC on the validation slices and hash of ``classifier`` and ``judge``."""
+        record = json.loads((self.folder / RECORD).read_text(encoding="utf-8"))
+        if "classifiers" not in record:
+            raise DataError(
+                f"{self.folder}: {RECORD} says nothing of the classifiers; the run is of another "
+                "version, train it anew with --fresh"
+            )
+        return dict(record["classifiers"])
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -105,10 +133,14 @@ class Run:
         """Open a generator, in evaluation mode, on the CPU."""
         return open_generator(self.place(name))
 
+    def about(self, name: str) -> Mapping[str, Any]:
+        """Record of a generator's training."""
+        path = self.place(name) / RECORD_OF_ONE
+        return dict(json.loads(path.read_text(encoding="utf-8")))
+
     def sha256_of(self, name: str) -> str:
         """Hash of the weights of a generator, as its training recorded it."""
-        record = json.loads((self.place(name) / RECORD_OF_ONE).read_text(encoding="utf-8"))
-        return str(record["sha256"])
+        return str(self.about(name)["sha256"])
 
     def threshold(self, name: str) -> float | None:
         """Threshold of the change tuned on the validation slices; None without truth there."""
@@ -118,7 +150,12 @@ class Run:
 
     def logs(self) -> dict[str, pd.DataFrame]:
         """Read the log of every training, by what was trained."""
-        places = {"classifier": self.folder / "classifier", "judge": self.folder / "judge"}
+        config = self.config
+        places = {
+            name: self.folder / name
+            for name, part in (("classifier", config.classifier), ("judge", config.judge))
+            if part is not None and part.card is None
+        }
         places |= {name: self.place(name) for name in self.names}
         return {
             name: pd.read_csv(place / "log.csv")
@@ -133,7 +170,8 @@ def open_run(folder: Path | str) -> Run:
     Raises
     ------
     DataError
-        If there is none, or its training has not ended.
+        If there is none, its training has not ended, or its parts do not belong together: a
+        model was changed since.
     """
     folder = Path(folder)
     if not (folder / CONFIG).is_file():
@@ -148,7 +186,47 @@ def open_run(folder: Path | str) -> Run:
             f"{folder}: the training has not ended ({what}); the same voxplain counterfactual "
             "train command continues it"
         )
+    faults = _foreign(run)
+    if faults:
+        raise DataError(
+            f"{all_faults(f'{folder}: parts do not belong together', faults)}\nput the models "
+            "back, or train the run anew with --fresh"
+        )
     return run
+
+
+def model_sha256(folder: str) -> str:
+    """Hash of a model's weights and of its preparation."""
+    model = load_model(folder)
+    if not isinstance(model, Model):
+        return model.sha256
+    about = {"weights": model.info.sha256, "preparation": dict(model.describe_preparation())}
+    return sha256_of(about)
+
+
+def _foreign(run: Run) -> list[str]:
+    """Say which parts are not those that the run was trained with."""
+    data, recorded = run.about_data["identity"], run.about_classifiers
+    found = {"classifier": run.classifier().sha256}
+    judge = run.judge()
+    if judge is not None:
+        found["judge"] = judge.sha256
+    faults = [
+        f"{name} was another one in training: its weights have the hash {sha256[:12]}, not "
+        f"{recorded[name]['sha256'][:12]}"
+        for name, sha256 in found.items()
+        if recorded[name]["sha256"] != sha256
+    ]
+    model = run.preparation.model
+    if model is not None and model_sha256(model) != data.get(MODEL):
+        faults.append(f"{model}, which prepares the images, was changed since")
+    wanted = {**data, "classifier": recorded["classifier"]["sha256"]}
+    for name in run.names:
+        identity = run.about(name)["identity"]
+        other = " and ".join(key for key in wanted if identity.get(key) != wanted[key])
+        if other:
+            faults.append(f"generator {name} was trained with other {other}")
+    return faults
 
 
 def sha256_of(values: Mapping[str, Any]) -> str:

@@ -18,7 +18,7 @@ from voxplain.attribution.method import Method
 from voxplain.attribution.rise import Rise
 from voxplain.attribution.score_cam import ScoreCam
 from voxplain.attribution.targets import ClassTarget
-from voxplain.attribution.words import methods_of
+from voxplain.attribution.words import methods_of, settings_in
 from voxplain.counterfactual.classifier import ABNORMAL, AbnormalLogit, Classifier
 from voxplain.counterfactual.slices import Slices
 from voxplain.errors import MethodError
@@ -34,7 +34,8 @@ Progress = Callable[[str, int, int], None]
 
 STAGES = "layer_cam@stages"
 """Text that stands for LayerCAM at each resolution of the classifier, and fused from all."""
-INTENSITY = "intensity"
+INTENSITY, INTENSITY_DARK = "intensity", "intensity-dark"
+"""Names of the pictures themselves as maps, of bright and of dark lesions."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,6 +63,9 @@ def expand_methods(
 ) -> dict[str, Method]:
     """Methods of texts, by label; `STAGES` becomes one method a resolution and the fused one.
 
+    The label is the name; of methods of one name it holds the settings that not all of them
+    share: of ``rise:n=1000:keep=0.1`` and ``rise:n=1000:keep=0.5`` it is ``rise:keep=0.1``.
+
     Parameters
     ----------
     texts
@@ -76,11 +80,15 @@ def expand_methods(
     MethodError
         If a method or setting is unknown, or one comes twice.
     """
-    found = methods_of([text for text in texts if text != STAGES], "evaluation.methods")
+    plain = [text for text in texts if text != STAGES]
+    asked = methods_of(plain, "evaluation.methods")
     if texts.count(STAGES) > 1:
         raise MethodError(f"evaluation.methods {STAGES} is given twice")
-    if INTENSITY in found:
-        raise MethodError(f"no method may be called {INTENSITY!r}")
+    found: dict[str, Method] = {}
+    for text, label, method in zip(plain, _short(plain), asked.values(), strict=True):
+        if label in found:
+            raise MethodError(f"evaluation.methods {text} is given twice, with other words")
+        found[label] = method
     if STAGES in texts:
         stages = stage_layers(classifier, size)
         for cells, name in stages.items():
@@ -88,6 +96,19 @@ def expand_methods(
         if len(stages) > 1:
             found["layer_cam@fused"] = LayerCam(layers="+".join(stages.values()))
     return found
+
+
+def _short(texts: Sequence[str]) -> list[str]:
+    """Return labels of texts: the name, and the settings that not all of that name share."""
+    alike: dict[str, list[set[str]]] = {}
+    for text in texts:
+        alike.setdefault(text.partition(":")[0], []).append(set(settings_in(text)))
+    shared = {name: set.intersection(*settings) for name, settings in alike.items()}
+    return [
+        ":".join([name, *(one for one in settings_in(text) if one not in shared[name])])
+        for text in texts
+        for name in [text.partition(":")[0]]
+    ]
 
 
 def stage_layers(classifier: Classifier, size: tuple[int, int]) -> dict[str, str]:
@@ -189,9 +210,17 @@ def score_maps(
         yield label, ScoreMaps(values, seconds, n_forward, n_backward)
 
 
-def intensity_maps(slices: Slices) -> NDArray[np.float32]:
-    """Return (x + 1)/2 inside the organ and 0 outside, (n, rows, columns)."""
-    return np.where(slices.organ, (slices.images[:, 0] + 1) / 2, 0).astype(np.float32)
+def intensity_maps(slices: Slices) -> dict[str, NDArray[np.float32]]:
+    """Return what needs no classifier, (n, rows, columns) each, by name.
+
+    `INTENSITY`: (x + 1)/2 inside the organ and 0 outside; `INTENSITY_DARK`: (1 − x)/2 there, for
+    lesions that are darker than the organ. Padding is outside of every organ.
+    """
+    where, images = slices.organ & slices.inside, slices.images[:, 0]
+    return {
+        name: np.where(where, (1 + sign * images) / 2, 0).astype(np.float32)
+        for name, sign in ((INTENSITY, 1), (INTENSITY_DARK, -1))
+    }
 
 
 class _Probability(nn.Module):

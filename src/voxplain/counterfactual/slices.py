@@ -17,7 +17,7 @@ from voxplain.space.write import atomic_folder
 COLUMNS = ("case", "patient", "plane", "index")
 """Of the table: name of the case; number of the patient, not its name; plane; slice number."""
 
-_ARRAYS = {
+ARRAYS = {
     "images": np.float32,
     "labels": np.int8,
     "truth": np.bool_,
@@ -25,6 +25,7 @@ _ARRAYS = {
     "inside": np.bool_,
     "clean": np.float32,
 }
+"""Of a slice, each in a file of its own, and their types."""
 TABLE = "slices.csv"
 
 
@@ -95,7 +96,7 @@ class Slices:
         index = np.asarray(chosen) if len(chosen) else np.zeros(0, np.intp)
         values = {
             name: np.ascontiguousarray(array[index])
-            for name in _ARRAYS
+            for name in ARRAYS
             if (array := getattr(self, name)) is not None
         }
         return Slices(**values, table=self.table.iloc[index].reset_index(drop=True))
@@ -108,10 +109,13 @@ class Slices:
         return self.at(chosen)
 
     def write(self, folder: Path) -> None:
-        """Write one array a file, whole or not at all."""
+        """Write one array a file, whole or not at all; arrays that there are none of now go."""
+        for name in ARRAYS:
+            if getattr(self, name) is None:
+                (folder / f"{name}.npy").unlink(missing_ok=True)
         with atomic_folder(folder) as place:
             for field in fields(self):
-                if field.name in _ARRAYS and (array := getattr(self, field.name)) is not None:
+                if field.name in ARRAYS and (array := getattr(self, field.name)) is not None:
                     np.save(place / f"{field.name}.npy", array)
             self.table.to_csv(place / TABLE, index=False)
 
@@ -127,10 +131,10 @@ def read_slices(folder: Path) -> Slices:
     try:
         arrays = {
             name: np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False)
-            for name in _ARRAYS
+            for name in ARRAYS
             if name != "clean" or (folder / "clean.npy").is_file()
         }
-        table = pd.read_csv(folder / TABLE, dtype={"case": str, "plane": str})
+        table = pd.read_csv(folder / TABLE, dtype={"case": str, "plane": str}, na_filter=False)
     except (OSError, ValueError) as error:
         raise DataError(f"{folder}: cannot be read as slices: {error}") from None
     return Slices(**arrays, table=table)

@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 
 from voxplain.counterfactual.generator import Generator
 from voxplain.counterfactual.generators import RECORD, WEIGHTS
-from voxplain.counterfactual.training_log import LOG, read_log
+from voxplain.counterfactual.training_log import LOG, TENSORBOARD, read_log
 from voxplain.errors import ModelError, TrainingError
 from voxplain.models.weights import read_weights, weights_sha256
 from voxplain.records.provenance import package_versions
@@ -64,6 +64,7 @@ def write_trained(
     generator: Generator,
     rows: Sequence[Mapping[str, float | int | None]],
     *,
+    config: Mapping[str, Any],
     size: Sequence[int],
     n_steps: int,
     best_step: int,
@@ -78,11 +79,13 @@ def write_trained(
     folder
         With ``log.csv``.
     identity
-        What the weights depend on; ``config`` is that of the generator.
+        What the weights depend on.
     generator
         With the weights that are kept.
     rows
         Of the log.
+    config
+        Every setting of the generator.
     size
         Rows and columns of the pictures.
     n_steps, best_step, stopped_early
@@ -94,7 +97,7 @@ def write_trained(
     with atomic_file(folder / WEIGHTS) as path:
         save_file(weights, path)
     record = {
-        "config": identity["config"],
+        "config": config,
         "identity": identity,
         "size": list(size),
         "n_steps": n_steps,
@@ -109,7 +112,7 @@ def write_trained(
     with atomic_file(folder / RECORD) as path:
         text = json.dumps(record, indent=2, ensure_ascii=False) + "\n"
         path.write_text(text, encoding="utf-8")
-    _remove_state(folder)
+    _remove(folder / STATE)
     return _of_record(folder, record)
 
 
@@ -153,7 +156,7 @@ def read_trained(folder: Path, identity: Mapping[str, Any], into: Generator) -> 
             f"{folder / WEIGHTS}: differ from those that were trained, by the hash in {RECORD}; "
             "--fresh trains them again"
         )
-    _remove_state(folder)
+    _remove(folder / STATE)
     return _of_record(folder, record)
 
 
@@ -163,12 +166,13 @@ def clear(folder: Path) -> None:
         (folder / name).unlink(missing_ok=True)
     for path in (folder / SAMPLES).glob("step_*.png"):
         path.unlink(missing_ok=True)
-    _remove_state(folder)
+    _remove(folder / TENSORBOARD)
+    _remove(folder / STATE)
 
 
-def _remove_state(folder: Path) -> None:
-    if (folder / STATE).is_dir():
-        shutil.rmtree(folder / STATE)
+def _remove(folder: Path) -> None:
+    if folder.is_dir():
+        shutil.rmtree(folder)
 
 
 def _of_record(folder: Path, record: Mapping[str, Any]) -> TrainedGenerator:

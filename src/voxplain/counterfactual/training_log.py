@@ -22,6 +22,15 @@ VALIDATION = "val_"
 """Before the name of each term that was measured on validation slices."""
 
 
+def require_tensorboard() -> None:
+    """Raise MissingExtraError if TensorBoard is not installed."""
+    if find_spec("tensorboard") is None:
+        raise MissingExtraError(
+            "events for TensorBoard need the package: pip install tensorboard; log.csv holds "
+            "the same numbers without it"
+        )
+
+
 class TrainingLog:
     """Rows that are written, and what has come since the last one.
 
@@ -51,11 +60,8 @@ class TrainingLog:
         *,
         tensorboard: bool = False,
     ) -> None:
-        if tensorboard and find_spec("tensorboard") is None:
-            raise MissingExtraError(
-                "events for TensorBoard need the package: pip install tensorboard; log.csv holds "
-                "the same numbers without it"
-            )
+        if tensorboard:
+            require_tensorboard()
         self.folder = folder
         self.rows = tuple(rows)
         since = since or {}

@@ -24,19 +24,31 @@ _OVERLAPS = tuple(
     for end in ("", "_low", "_high")
 )
 
+SHARES = ("auroc", "accuracy", "sensitivity", "specificity")
+"""How good a classifier is."""
+
 METHODS = (
     "method", "kind", "n_slices", "n_patients",
     "threshold_tuned", *(name.format("tuned") for name in _OVERLAPS),
     "threshold_fixed", *(name.format("fixed") for name in _OVERLAPS),
-    "iou_validation", "seconds", "n_forward", "n_backward", "note",
+    "iou_validation", "seconds", "n_forward", "n_backward", "asked_as", "note",
 )  # fmt: skip
 """One row a method, over abnormal test slices whose lesion is known. ``iou_tuned``: pooled over
 pixels; ``iou_mean_tuned``: mean over slices; ``…_low``, ``…_high``: interval by patients.
 ``threshold_tuned`` has the largest pooled IoU of the validation slices, ``iou_validation``.
-``kind``: of `KINDS`. ``n_forward``: passes of one slice. ``note``: why values are missing."""
+``kind``: of `KINDS`. ``n_forward``: passes of one slice. ``asked_as``: what to write in
+``evaluation.methods`` for it, of attribution methods. ``note``: why values are missing."""
 
 CURVES = ("method", "part", "threshold", "iou", "dice")
 """Pooled, after the post filter. ``part``: test or validation."""
+
+CLASSIFIERS = (
+    "by", "n_slices", "n_abnormal", "n_patients",
+    *(f"{name}{end}" for name in SHARES for end in ("", "_low", "_high")), "note",
+)  # fmt: skip
+"""One row a classifier, over *all* test slices. ``by``: `CLASSIFIER` or `JUDGE`. ``accuracy``,
+``sensitivity``, ``specificity``: abnormal is called what has a probability above 0.5;
+``…_low``, ``…_high``: interval by patients."""
 
 VALIDITY = (
     "method", "by", "tau", "n_slices", "n_above", "validity", "low", "high", "n_abnormal",
@@ -80,6 +92,7 @@ TEST, VALIDATION = "test", "validation"
 TABLES: Mapping[str, tuple[str, ...]] = {
     "methods": METHODS,
     "curves": CURVES,
+    "classifiers": CLASSIFIERS,
     "validity": VALIDITY,
     "repairs": REPAIRS,
     "differences": DIFFERENCES,
@@ -88,7 +101,9 @@ TABLES: Mapping[str, tuple[str, ...]] = {
 _FORM, _VERSION = "voxplain counterfactual evaluation", 1
 INDEX = "evaluation.json"
 PICTURES = "pictures.npz"
-_TEXTS = ("method", "kind", "part", "by", "rival", "metric", "case", "features", "note")
+_TEXTS = ("method", "kind", "part", "by", "rival", "metric", "case", "features",
+    "asked_as", "note",
+)  # fmt: skip
 _METRICS = ("iou", "iou_mean", "dice", "dice_mean")
 
 

@@ -32,6 +32,9 @@ OUTLINE = (255, 255, 255)
 COVER = 0.6
 """Opacity of a mask's colours over the picture."""
 
+MOST_GENERATORS = 6
+"""Whose pictures are not folded away."""
+
 _SIDE = 256  # pixels of the longer side at least: whole zooms, each pixel stays a square
 _WIDTH, _GAP = 950, 4  # CSS pixels of all tiles on a wide page, and between two
 
@@ -181,6 +184,7 @@ def grid(evaluation: Evaluation) -> dict[str, Any]:
 
     First the image, and the clean one where it is known; then repair, signed difference and mask
     of each generator; then the mask of every other method, the best on validation slices first.
+    Generators behind the first `MOST_GENERATORS` stand apart, below the image again.
 
     Parameters
     ----------
@@ -190,25 +194,34 @@ def grid(evaluation: Evaluation) -> dict[str, Any]:
     Returns
     -------
     dict
-        ``heads`` (name, text), ``rows`` (name, what, cells), ``colours`` (colour, words),
-        ``limit`` of the difference as text, ``side`` of a tile in CSS pixels; no rows where no
-        pictures were kept.
+        ``heads`` (name, text), ``rows`` (name, what, cells), ``more``: rows of the other
+        generators, ``more_names`` of them, ``colours`` (colour, words), ``limit`` of the
+        difference as text, ``side`` of a tile in CSS pixels; no rows where no pictures were kept.
     """
     pictures = evaluation.pictures
     if "image" not in pictures or not len(pictures["image"]):
-        return {"heads": [], "rows": [], "colours": [], "limit": "", "side": 0}
+        return {
+            "heads": [], "rows": [], "more": [], "more_names": [], "colours": [], "limit": "",
+            "side": 0,
+        }  # fmt: skip
     tiles = _Tiles(evaluation)
     rows = [tiles.row("image", "x", tiles.images())]
     if "clean" in pictures:
         rows.append(tiles.row("clean", "the image without its anomaly", tiles.clean()))
+    generators = [name for name in tiles.names if f"repair/{name}" in pictures]
+    more_names = generators[MOST_GENERATORS:]
+    more = [tiles.row("image", "x", tiles.images())] if more_names else []
     for name in tiles.names:
-        if f"repair/{name}" in pictures:
-            rows.append(tiles.row(name, "counterfactual x′", tiles.repairs(name)))
-            rows.append(tiles.row(name, "difference x′ − x", tiles.differences(name)))
-        rows.append(tiles.row(name, "mask", tiles.masks(name)))
+        to = more if name in more_names else rows
+        if name in generators:
+            to.append(tiles.row(name, "counterfactual x′", tiles.repairs(name)))
+            to.append(tiles.row(name, "difference x′ − x", tiles.differences(name)))
+        if f"mask/{name}" in pictures:
+            to.append(tiles.row(name, "mask", tiles.masks(name)))
     side = max(88, min(128, _WIDTH // len(pictures["image"]) - _GAP))
     return {
-        "heads": tiles.heads(), "rows": rows, "colours": tiles.colours(),
+        "heads": tiles.heads(), "rows": rows, "more": more, "more_names": more_names,
+        "colours": tiles.colours(),
         "limit": short(tiles.limit) if tiles.limit else "", "side": side,
     }  # fmt: skip
 
@@ -226,7 +239,11 @@ class _Tiles:
         ordered = methods.assign(after=methods["kind"] != COUNTERFACTUAL).sort_values(
             ["after", "iou_validation"], ascending=[True, False], kind="stable"
         )
-        self.names = [name for name in ordered["method"] if f"mask/{name}" in pictures]
+        self.names = [
+            name
+            for name in ordered["method"]
+            if f"mask/{name}" in pictures or f"repair/{name}" in pictures
+        ]
         slices = evaluation.tables["slices"]
         chosen = slices[slices["slice"].isin(pictures["slice"].tolist())]
         self._rows = {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,13 @@ import pandas as pd
 import yaml
 
 from voxplain.errors import RecordError
-from voxplain.records.counterfactual_evaluation import TEST, Evaluation, pooled
+from voxplain.records.counterfactual_evaluation import (
+    CLASSIFIER,
+    JUDGE,
+    TEST,
+    Evaluation,
+    pooled,
+)
 from voxplain.report.cohort_blocks import figure, figure_block, figures_block
 from voxplain.report.cohort_page import without_folders
 from voxplain.report.cohort_rows import counted, spaced
@@ -30,7 +37,14 @@ from voxplain.report.counterfactual_tables import (
     repair_blocks,
     validity_blocks,
 )
-from voxplain.report.counterfactual_verdicts import COUNTERFACTUAL, TRICK, VALID, verdicts
+from voxplain.report.counterfactual_verdicts import (
+    COUNTERFACTUAL,
+    GOOD,
+    TRICK,
+    VALID,
+    quality_of,
+    verdicts,
+)
 from voxplain.report.html import plain, write_page
 from voxplain.report.page import flat_rows
 from voxplain.report.wording import seconds
@@ -50,7 +64,8 @@ _READING = (
     f"Better: the generator chosen on validation slices leads both rivals, which are the best of "
     f"their kind on the test slices, by a paired interval above 0. Repair: classifier and "
     f"judge are turned alike; trick: validity by the judge is lower by more than {TRICK:g}; fails: "
-    f"validity by the classifier is below {VALID:g}."
+    f"validity by the classifier is below {VALID:g}; not judged: there is no judge with an AUROC "
+    f"of at least {GOOD:g}."
 )
 _PICTURE_WORDS = (
     "Each generator has its counterfactual x′, the signed change (orange brighter, blue darker; "
@@ -211,7 +226,7 @@ def _facts(runs: Mapping[str, Evaluation]) -> list[tuple[str, str, str]]:
         for is_own in (True, False)
     )
     facts = [
-        ("generators", str(len(own)), ", ".join(own)),
+        ("generators", str(len(own)), _first(own, 12)),
         ("other methods", str(len(others)), _first(others)),
         (
             "test slices", spaced(len(known)),
@@ -219,6 +234,11 @@ def _facts(runs: Mapping[str, Evaluation]) -> list[tuple[str, str, str]]:
             f"{counted(known['patient'].nunique(), 'patient')}",
         ),
     ]  # fmt: skip
+    areas = [(by, row["auroc"]) for by in (CLASSIFIER, JUDGE) if (row := quality_of(first, by))]
+    told = [(by, f"{area:.2f}") for by, area in areas if not math.isnan(area)]
+    if told:
+        rest = ", ".join(f"{by} {area}" for by, area in told[1:])
+        facts.append((f"AUROC of the {told[0][0]}", told[0][1], rest))
     if len(runs) > 1:
         facts.append(("runs", str(len(runs)), ", ".join(runs)))
     total = sum(float(one.provenance.get("seconds", 0.0)) for one in runs.values())

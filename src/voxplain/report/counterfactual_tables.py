@@ -8,9 +8,10 @@ from typing import Any
 
 import pandas as pd
 
-from voxplain.records.counterfactual_evaluation import CLASSIFIER, JUDGE, Evaluation
+from voxplain.records.counterfactual_evaluation import CLASSIFIER, JUDGE, SHARES, Evaluation
 from voxplain.report.cohort_blocks import table_block, words_block
 from voxplain.report.cohort_rows import Column, counted
+from voxplain.report.counterfactual_verdicts import GOOD
 
 _NAME = Column("method", kind="text")
 _NOTE = Column("note", kind="text")
@@ -67,10 +68,12 @@ _DISTANCE = (
 
 
 def overlap_blocks(evaluation: Evaluation) -> list[dict[str, Any]]:
-    """Give tables of IoU and Dice, tuned and fixed, and of paired differences."""
+    """Give tables of IoU and Dice, tuned and fixed, and of paired differences, where known."""
     methods = evaluation.tables["methods"]
     blocks = []
     for part, (title, words) in _OVERLAP_WORDS.items():
+        if methods[f"iou_{part}"].isna().all():
+            continue
         ordered = methods.sort_values(f"iou_{part}", ascending=False, kind="stable")
         columns = (
             _NAME,
@@ -79,14 +82,35 @@ def overlap_blocks(evaluation: Evaluation) -> list[dict[str, Any]]:
             *(_interval(f"{name}_{part}", head) for name, head in _OVERLAPS.items()),
         )
         blocks.append(_in_decimals(table_block(title, words, ordered, columns), ordered, columns))
-    blocks.append(_differences(evaluation.tables["differences"]))
+    if len(evaluation.tables["differences"]):
+        blocks.append(_differences(evaluation.tables["differences"]))
     if reasons := _reasons(methods, "method"):
         blocks.append(words_block("Why values are missing", ". ".join(reasons) + "."))
     return blocks
 
 
+def classifier_block(evaluation: Evaluation) -> dict[str, Any]:
+    """Give the table of how good classifier and judge are."""
+    columns = (
+        Column("by", "network", "text"),
+        _interval("auroc", "AUROC"),
+        *(Column(f, kind="share", low=f"{f}_low", high=f"{f}_high") for f in SHARES[1:]),
+        Column("n_slices", "slices", "count"), Column("n_abnormal", "abnormal", "count"),
+        Column("n_patients", "patients", "count"), _NOTE,
+    )  # fmt: skip
+    words = (
+        "On all test slices; abnormal is called what has a probability above 0.5. Small: "
+        "interval, patients drawn with replacement. A counterfactual shows what the classifier "
+        f"needs, which is a lesion only if the classifier is good; a judge with an AUROC below "
+        f"{GOOD:g} judges no repair."
+    )
+    table = evaluation.tables["classifiers"]
+    block = table_block("Classifier and judge", words, table, columns)
+    return _in_decimals(block, table, columns[:2])
+
+
 def validity_blocks(evaluation: Evaluation) -> list[dict[str, Any]]:
-    """Give the table of validity by classifier and judge, a row a generator and τ."""
+    """Give tables of how good classifiers are, and of validity, a row a generator and τ."""
     table = evaluation.tables["validity"]
     key = ["method", "tau"]
     shown = table.drop_duplicates(key)[key]
@@ -109,7 +133,8 @@ def validity_blocks(evaluation: Evaluation) -> list[dict[str, Any]]:
         "falls below it. No generator was trained against the judge: high by the classifier and "
         "low by the judge is a trick, not a repair."
     )
-    return [table_block("Validity", words, shown, columns, "No generator was evaluated.")]
+    validity = table_block("Validity", words, shown, columns, "No generator was evaluated.")
+    return [classifier_block(evaluation), validity]
 
 
 def repair_blocks(evaluation: Evaluation) -> list[dict[str, Any]]:
@@ -146,6 +171,7 @@ def cost_block(evaluation: Evaluation) -> dict[str, Any]:
         _NAME, Column("seconds", "seconds, all slices"),
         Column("n_forward", "forward passes of a slice", "count"),
         Column("n_backward", "backward passes", "count"),
+        Column("asked_as", "asked for as", "text"),
     )  # fmt: skip
     words = "Of the evaluated slices, validation and test; the training of generators is apart."
     return table_block("What it costs", words, evaluation.tables["methods"], columns)
@@ -199,9 +225,7 @@ def _differences(table: pd.DataFrame) -> dict[str, Any]:
         _NAME, Column("rival", "less", "text"),
         *(_interval(name, head) for name, head in _OVERLAPS.items()),
     )  # fmt: skip
-    block = table_block(
-        "Differences", words, shown, columns, "There are no two methods to compare."
-    )
+    block = table_block("Differences", words, shown, columns)
     return _in_decimals(block, shown, columns)
 
 

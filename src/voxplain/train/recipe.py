@@ -20,6 +20,7 @@ from voxplain.models.intensity import Percentiles, Step, ZScore
 from voxplain.space.labelmap import BACKGROUND
 from voxplain.space.windows import Blend
 from voxplain.train.networks import NETWORKS
+from voxplain.train.settings_file import Amp
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Shape = tuple[PositiveInt, PositiveInt, PositiveInt]
@@ -251,7 +252,7 @@ class Recipe(_Part):
     validation: ValidationRecipe = ValidationRecipe()
     batch: PositiveInt = 2
     epochs: PositiveInt = 250
-    amp: Literal["auto", "fp16", "bf16", "off"] = "auto"
+    amp: Amp = "auto"
     seed: int = Field(default=0, ge=0)
 
     @model_validator(mode="after")

@@ -4,16 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar, get_args
+from typing import Annotated, Any, Literal, TypeVar, get_args
 
 import yaml
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, BeforeValidator, ValidationError
 
 from voxplain.errors import TrainingError, all_faults
 from voxplain.space.labelmap import nearest
 
 BASE = "preset"
 Settings = TypeVar("Settings", bound=BaseModel)
+
+
+def _word(value: Any) -> Any:
+    """Return the word that YAML takes for a truth value: off is false."""
+    return "off" if value is False else value
+
+
+Amp = Annotated[Literal["auto", "fp16", "bf16", "off"], BeforeValidator(_word)]
+"""Mixed precision of a training."""
 
 
 def source_values(
