@@ -66,6 +66,9 @@ def demands(results: dict[str, Any]) -> dict[str, bool]:
     if "cohort" in results:
         met["100,000 patients summarised and reported in 60 s"] = results["cohort"]["seconds"] <= 60
         met["and in 2 GB"] = results["cohort"]["peak_mib"] <= 2000
+    if "fills" in results:
+        found = results["fills"]["all players"]
+        met["two learned fills agree more than simple fills do"] = found["learned"] > found["off"]
     if "shortcuts" in results:
         strongest = [
             row["auroc"]

@@ -5,8 +5,9 @@ trained on images as the demo's network prepares them. Then, of patients whom ne
 demo's network have seen: Shapley values of the predicted organs and the background (exact; the
 mean logit of each target class over its predicted mask) under seven fills, and Spearman's
 correlation of all values, players × targets, between every two fills, once with the background's
-values and once without. And how far each fill that looks at the surroundings is from the image,
-where balls of it are removed (mean absolute error in HU): a check that the networks have learned.
+values and once without; Pearson's too, for the many values near 0 have chance ranks. And how far
+each fill that looks at the surroundings is from the image, where balls of it are removed (mean
+absolute error in HU): a check that the networks have learned.
 
 ``python -m benchmarks.fills --out DIR`` keeps the networks in a folder and goes on where it was
 stopped.
@@ -22,11 +23,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
-from scipy.stats import spearmanr
 
 from voxplain.attribution import Blurred, ClassTarget, Inpainted, Mask, MeanImage, Shapley, explain
 from voxplain.attribution.baselines import Baseline, Constant
@@ -55,6 +55,7 @@ UNSEEN = (901, 902, 903)
 TRAINING, VALIDATION = range(100, 122), range(130, 133)
 N_SLICES = 30  # of each patient: heart to liver, one window high
 BALLS_MM, N_BALLS = (15.0, 30.0, 45.0), 8
+Kind = Literal["spearman", "pearson"]
 HU = 1024.0  # of one unit of prepared intensity
 
 
@@ -178,12 +179,11 @@ def values(model: Model, image: Volume, chosen: dict[str, Baseline]) -> pd.DataF
     return pd.DataFrame(columns)
 
 
-def agreement(table: pd.DataFrame) -> dict[str, float]:
-    """Spearman's correlation over all rows between every two columns."""
-    return {
-        f"{a} ~ {b}": float(spearmanr(table[a], table[b]).statistic)
-        for a, b in combinations(table.columns, 2)
-    }
+def agreement(table: pd.DataFrame, kind: Kind = "spearman") -> dict[str, float]:
+    """Correlation over all rows between every two columns."""
+    found = table.corr(method=kind).to_numpy()
+    pairs = combinations(enumerate(table.columns), 2)
+    return {f"{a} ~ {b}": float(found[i, j]) for (i, a), (j, b) in pairs}
 
 
 def contrast(pairs: dict[str, float]) -> dict[str, float]:
@@ -237,6 +237,8 @@ def summarise(tables: Sequence[pd.DataFrame], wrong: Sequence[pd.DataFrame]) -> 
         "patients": len(tables),
         "all players": _summary([agreement(one) for one in tables]),
         "without background": _summary([agreement(one) for one in organs]),
+        "all players, pearson": _summary([agreement(one, "pearson") for one in tables]),
+        "without background, pearson": _summary([agreement(one, "pearson") for one in organs]),
         "error_hu": {f"{mm:g} mm": dict(row) for mm, row in by_size.to_dict("index").items()},
     }
 

@@ -161,6 +161,15 @@ def test_a_finished_run_is_kept(
     assert now.evaluation.n_boot == 70
     assert now.generators["coin"].save_every == 5
 
+    def stopped(*_: object, **__: object) -> None:
+        raise StopError
+
+    monkeypatch.setattr(training, "repaired", stopped)
+    with pytest.raises(StopError):
+        train_run(now, cohort, copied, device="cpu")
+    with pytest.raises(DataError, match="without its record"):
+        open_run(copied)
+
 
 def test_an_interrupted_run_ends_as_one_that_was_not(
     trained: Path, patients: Path, tmp_path: Path
@@ -320,7 +329,7 @@ def test_evaluation_is_written_kept_and_pooled(trained: Path, tmp_path: Path) ->
     assert runs["sd"].dropna().max() == pytest.approx(0, abs=1e-12)
     page = (tmp_path / "both" / "report.html").read_text()
     assert "counterfactual" in page
-    again = evaluate_runs([trained, other], tmp_path / "both", device="cpu")
+    again = evaluate_runs([trained], tmp_path / "both" / "run", device="cpu")
     assert again["run"].provenance["created"] == found["run"].provenance["created"]
     changed = evaluate_runs(
         [trained], tmp_path / "one", ["evaluation.fixed_counterfactual=0.1"], device="cpu"
