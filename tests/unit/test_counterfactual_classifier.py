@@ -182,7 +182,7 @@ def test_bright_squares_are_learned_and_everything_is_written(tmp_path):
     log = pd.read_csv(tmp_path / "c" / "log.csv")
     assert log["step"].tolist() == [20, 40, 60]
     assert log["auroc"].max() == pytest.approx(trained.auroc)
-    assert log["step"][log["auroc"].idxmax()] == trained.best_step
+    assert log["step"][log["auroc"] == log["auroc"].max()].iloc[-1] == trained.best_step
     assert log["loss"].tolist() == pytest.approx(
         [np.mean([s[2] for s in seen[i : i + 20]]) for i in (0, 20, 40)]
     )
@@ -293,6 +293,14 @@ def test_the_best_validation_is_kept_not_the_last(tmp_path, monkeypatch):
     monkeypatch.setattr(classifier_loop, "auroc", lambda *_: next(areas))
     trained = _train(tmp_path / "c", _config(calibrate=False))
     assert (trained.best_step, trained.auroc, trained.temperature) == (8, 0.9, 1.0)
+
+
+def test_of_equal_validations_the_last_is_kept(tmp_path, monkeypatch):
+    from voxplain.counterfactual import classifier_loop
+
+    areas = iter([1.0, 1.0, 0.7])
+    monkeypatch.setattr(classifier_loop, "auroc", lambda *_: next(areas))
+    assert _train(tmp_path / "c", _config(calibrate=False)).best_step == 8
 
 
 def test_bf16_trains_on_a_cpu_and_fp16_does_not(tmp_path):

@@ -94,7 +94,7 @@ class ClassifierLoop:
                 picture_logits(self.network, validation.images), validation.labels, "validation"
             )
             best: Mapping[str, Any] = state.best
-            if not best or area > best["auroc"]:
+            if not best or area >= best["auroc"]:
                 best = {"step": step + 1, "auroc": area, "network": self._weights()}
             now = time.perf_counter()
             values = (

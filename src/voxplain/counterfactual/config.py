@@ -247,7 +247,8 @@ class ClassifierConfig(_Part):
     balanced
         Half of each batch is abnormal.
     validate_every
-        Steps between validations; the best by AUROC is kept.
+        Steps between validations; the best by AUROC is kept, of equal ones
+        the last (an easy task reaches 1 long before the network is done).
     augmentation
         See there.
     calibrate
