@@ -99,8 +99,8 @@ def train_classifier(
 ) -> TrainedClassifier:
     """Train a classifier and write it as a model card.
 
-    The loss is the binary cross-entropy of the one logit; Adam; the
-    weights of the best validation, by AUROC, are kept, of equal ones the last; the temperature is fitted on the
+    The loss is the binary cross-entropy of the one logit; Adam; the weights of the best
+    validation, by AUROC, are kept, of equal ones the last; the temperature is fitted on the
     validation slices and put into the last layer.
 
     Parameters
