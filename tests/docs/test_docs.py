@@ -223,7 +223,14 @@ def test_the_output_reference_names_every_column_of_counterfactuals() -> None:
         r"\n### (?:Repaired images|Evaluated runs)\n",
         text.partition("\n## Counterfactuals\n")[2].partition("\n## ")[0],
     )
-    beginnings = ["`methods`, ", "`curves`, ", "`validity`, ", "`repairs`, ", "`differences`, "]
+    beginnings = [
+        "`methods`, ",
+        "`curves`, ",
+        "`classifiers`, ",
+        "`validity`, ",
+        "`repairs`, ",
+        "`differences`, ",
+    ]
     beginnings += ["`slices`, ", "`runs.csv`, ", "`pictures.npz` "]
     places = [evaluated.index(f"\n{word}") for word in beginnings]
     assert places == sorted(places)

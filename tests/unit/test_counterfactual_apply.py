@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -24,7 +25,7 @@ from voxplain.counterfactual.config import PostFilterConfig
 from voxplain.counterfactual.cut import planes_of
 from voxplain.counterfactual.generator import Generator, Repair
 from voxplain.counterfactual.preparation import Preparation
-from voxplain.errors import DataError
+from voxplain.errors import DataError, OutputError
 from voxplain.models import Model
 from voxplain.models.model import ModelInfo
 from voxplain.records.provenance import Provenance
@@ -353,6 +354,7 @@ class StubRun:
     """What the program asks of a run."""
 
     names = ("capped", "same")
+    folder = Path("run")
 
     def __init__(self, tuned: float | None) -> None:
         self.preparation = preparation(pixel_mm=1.0)
@@ -467,8 +469,8 @@ def test_a_bad_image_does_not_stop_the_others(program):
 
 
 def test_two_images_of_one_name_are_refused(program):
-    Path("scans/a_0000.nii.gz").write_bytes(b"")
-    done = program("--image", "scans", "--out", "out")
+    shutil.copytree("scans", "others")
+    done = program("--image", "scans", "--image", "others", "--out", "out")
     assert done.exit_code == 2
     assert "are both called a; rename or move one" in done.stderr
 
@@ -481,3 +483,75 @@ def test_an_8_bit_picture_gives_one(program):
     assert done.exit_code == 0, done.output
     repaired = np.asarray(Image.open("out/x_counterfactual.png"))
     np.testing.assert_array_equal(repaired, np.minimum(stored, 100))
+
+
+@pytest.mark.parametrize(("plane", "said"), [("picture", "pictures (2D)"), ("axial", "3D")])
+def test_an_image_of_another_rank_is_refused(program, plane, said):
+    table = Path("run/slices/train/slices.csv")
+    table.parent.mkdir(parents=True)
+    table.write_text(f"case,patient,plane,index\na,0,{plane},0\n")
+    Image.fromarray(np.full((20, 20), 30, np.uint8)).save("x.png")
+    image = {"picture": "scans/a.nii.gz", "axial": "x.png"}[plane]
+    done = program("--image", image, "--out", "out")
+    assert done.exit_code == 2
+    assert said in done.stderr
+    assert "give images like those it was trained on" in done.stderr
+    assert not Path("out").exists()
+
+
+@pytest.mark.parametrize(("scale", "is_outside"), [(1, False), (200, True)])
+def test_an_image_outside_of_the_window_is_told(program, scale, is_outside):
+    image, _ = phantom()
+    values = (image.data + 1100) * scale if is_outside else image.data
+    write_nifti(Path("c.nii.gz"), values, image.grid)
+    done = program("--image", "c.nii.gz", "--out", "out")
+    assert done.exit_code == 0, done.output
+    assert ("the window of the run is -100 to 300" in done.stdout) == is_outside
+    assert len(json.loads(Path("out/c.json").read_text())["notes"]) == is_outside
+
+
+def test_a_constant_image_is_told():
+    image, _ = phantom()
+    found = run(image.with_data(np.full_like(image.data, 20)), Same())
+    assert found.notes == ("all intensities are equal",)
+
+
+def test_a_manifest_gives_its_cases(program):
+    Path("scans/manifest.csv").write_text("case,image,label\nann,a.nii.gz,b.nii.gz\n")
+    for given in ("scans", "scans/manifest.csv"):
+        done = program("--image", given, "--out", given.replace("/", "-"))
+        assert done.exit_code == 0, done.output
+        assert f"{given}: 1 image, read as manifest" in done.stdout
+    assert {p.name[:3] for p in Path("scans-manifest.csv").iterdir()} == {"ann"}
+
+
+def test_a_folder_tells_what_is_left_out(program):
+    shutil.copy("scans/a.nii.gz", "scans/segmentation.nii.gz")
+    Path("scans/read.txt").write_text("")
+    Path("scans/more").mkdir()
+    done = program("--image", "scans", "--out", "out")
+    assert done.exit_code == 0, done.output
+    assert "scans: 2 images, read as images; left out:" in done.stdout
+    for name in ("read.txt", "more", "segmentation: named like a label map"):
+        assert name in done.stdout
+    assert {p.name[0] for p in Path("out").iterdir()} == {"a", "b"}
+
+
+def test_a_foreign_record_is_not_replaced(program):
+    Path("out").mkdir()
+    Path("out/b.json").write_text('{"mine": 1}')
+    done = program("--image", "scans", "--out", "out")
+    assert done.exit_code != 0
+    assert "no record of a repaired image; it is not replaced" in done.stderr
+    assert [p.read_text() for p in Path("out").iterdir()] == ['{"mine": 1}']
+    image, _ = phantom()
+    with pytest.raises(OutputError, match="choose another --out"):
+        write_applied(run(image, Same()), Path("out"), "b", record(image))
+
+
+def test_a_long_name_is_shown_whole(program, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "60")
+    name = "patient_with_a_name_of_many_letters_" * 2
+    shutil.copy("scans/a.nii.gz", f"{name}1.nii.gz")
+    done = program("--image", f"{name}1.nii.gz", "--out", "out")
+    assert "…" not in done.stdout

@@ -17,6 +17,7 @@ from voxplain.counterfactual.classifier_networks import build, write_card
 from voxplain.counterfactual.config import ClassifierConfig
 from voxplain.counterfactual.config_file import read_config
 from voxplain.counterfactual.generator import Batch
+from voxplain.counterfactual.generators import build_generator
 from voxplain.counterfactual.preparation import check_card
 from voxplain.counterfactual.training import train_run
 from voxplain.data import Cohort
@@ -86,6 +87,62 @@ def test_the_papers_preset_is_the_papers_where_it_says_so() -> None:
     coin = made.generators["coin"]
     assert (coin.save_every, coin.validate_every, coin.sample_every) == (5000, 15000, 15000)
     assert read_config("kits").data.abnormal.between == "leave_out"
+
+
+SMALL = "widths: [4, 4, 8], skips: 0"
+
+
+@pytest.mark.parametrize(
+    ("generator", "multiple"),
+    [("{kind: coin}", 16), ("{kind: inpaint-mask}", 16), (f"{{kind: conditional, {SMALL}}}", 8)],
+)
+def test_pictures_that_a_generator_cannot_halve_are_refused_at_once(
+    generator: str, multiple: int
+) -> None:
+    own = f"generators={{own: {generator}}}"
+    fits = read_config("quick", [own, f"data.size=[{3 * multiple}, {multiple}]"])
+    assert build_generator(fits.generators["own"]).multiple == multiple
+    with pytest.raises(TrainingError) as caught:
+        read_config("quick", [own, f"data.size=[{multiple + 1}, {multiple}]"])
+    assert f"divisible by {multiple}: choose e.g. [{2 * multiple}, {multiple}]" in str(caught.value)
+
+
+def test_the_advised_size_suits_every_generator() -> None:
+    more = "generators.more={kind: conditional}"
+    with pytest.raises(TrainingError) as caught:
+        read_config("quick", [more, "data.size=[40, 40]"])
+    assert str(caught.value).count("choose e.g. [64, 64]") == 2
+    assert read_config("quick", [more, "data.size=[64, 64]"]).data.size == (64, 64)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ("data.organ=liver", "data.organ: expected a list, e.g. data.organ=[liver], got 'liver'"),
+        ("data.size=64", "data.size: expected a list"),
+        (
+            "generators.con.steps=3",
+            "no 'con' in generators; did you mean 'coin'? Known: coin; for a new one give "
+            "generators.con.kind: coin, conditional or inpaint-mask",
+        ),
+        (
+            "generators={x: {steps: 3}}",
+            "generators.x: has no kind; give generators.x.kind: coin, conditional or inpaint-mask",
+        ),
+        (
+            "generators.coin.kind=con",
+            "generators.coin.kind: expected coin, conditional or inpaint-mask, got 'con'",
+        ),
+        ("generators.coin.steps=x", " generators.coin.steps: should be a valid integer"),
+        ("generators.coin.step=1", "unknown key 'step' in generators.coin; did you mean 'steps'"),
+        ("data.organ=[1.5]", "data.organ.0: should be a valid integer"),
+        ("data.abnormal={column: a, normal: [no]}", "write the word in quotes"),
+    ],
+)
+def test_faults_are_told_in_the_words_of_the_file(change: str, words: str) -> None:
+    with pytest.raises(TrainingError) as caught:
+        read_config("quick", [change])
+    assert words in str(caught.value)
 
 
 class Noise:

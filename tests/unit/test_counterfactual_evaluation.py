@@ -202,7 +202,7 @@ def test_dark_lesions_are_found_by_dark_intensity():
 
 
 def test_classifiers_are_measured_on_all_test_slices():
-    test = slices(40, 0, n_patients=8)
+    test = slices(40, 0, n_patients=10)
     rng = np.random.default_rng(5)
     noisy = test.images + rng.normal(0, 0.3, (40, 1, 1, 1))
     noisy = noisy + rng.normal(0, 0.3, test.images.shape)
@@ -217,7 +217,7 @@ def test_classifiers_are_measured_on_all_test_slices():
     table = found.tables["classifiers"].set_index("by")
     assert [*table.index] == ["classifier", "judge"]
     row = table.loc["classifier"]
-    assert (row.n_slices, row.n_abnormal, row.n_patients) == (40, 20, 8)
+    assert (row.n_slices, row.n_abnormal, row.n_patients) == (40, 20, 10)
     p = one.probability(torch.from_numpy(test.images)).detach().numpy()
     matrix = confusion_matrix(test.labels, p > 0.5, normalize="true")
     assert 0.6 < row.auroc < 1
@@ -246,6 +246,16 @@ def test_intervals_of_auroc_are_those_of_drawn_slices():
     assert np.isnan([alone["auroc"], alone["specificity"], alone["specificity_low"]]).all()
     assert alone["sensitivity"] == alone["accuracy"]
     assert alone["note"] == "the test part has no normal slice"
+
+
+def test_few_patients_have_no_interval():
+    labels = np.repeat([0, 1], [6, 2])
+    logits = np.where(labels, 3.0, -3.0)
+    found = quality(logits, labels, PatientDraws([str(i) for i in range(8)], 50, 0))
+    assert (found["auroc"], found["sensitivity"], found["specificity"]) == (1, 1, 1)
+    assert np.isnan([found[f"{name}_low"] for name in ("auroc", "sensitivity")]).all()
+    assert found["specificity_low"] == found["accuracy_low"] == 1
+    assert found["note"].startswith("2 patients with abnormal slices: too few for an interval")
 
 
 def test_a_classifier_that_gives_no_number_is_refused():

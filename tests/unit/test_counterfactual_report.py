@@ -33,6 +33,7 @@ from voxplain.report.counterfactual_grid import (
     masked,
     overlap,
     signed_limit,
+    threshold,
     zoom_of,
 )
 from voxplain.report.counterfactual_page import write_counterfactual_report
@@ -42,7 +43,12 @@ from voxplain.report.counterfactual_plots import (
     reliability,
     training_curves,
 )
-from voxplain.report.counterfactual_tables import overlap_blocks, pooled_blocks, validity_blocks
+from voxplain.report.counterfactual_tables import (
+    overlap_blocks,
+    pooled_blocks,
+    repair_blocks,
+    validity_blocks,
+)
 from voxplain.report.counterfactual_verdicts import best_generator, verdicts
 
 GENERATORS = {"coin": 0.62, "singla": 0.31}
@@ -295,12 +301,32 @@ def test_the_limit_is_the_largest_change(found: Evaluation) -> None:
     assert signed_limit(found.pictures) == pytest.approx(max(changes), abs=1e-12)
 
 
+def test_colours_reach_the_threshold_at_least(found: Evaluation) -> None:
+    assert threshold(found.tables["methods"]) == 0.1
+    unknown = evaluation(has_truth=False).tables["methods"]
+    assert threshold(unknown) == 0.25  # the fixed one
+    still = {
+        name: found.pictures["image"] if name.startswith("repair/") else array
+        for name, array in found.pictures.items()
+    }
+    assert grid(Evaluation(found.tables, still))["limit"] == "0.1"
+
+
+def test_notes_of_distances_name_the_heads_of_the_table(found: Evaluation) -> None:
+    note = "fid_normal is biased: 4 slices for 8 features; fid_pairs needs 2 slices a side"
+    tables = {**found.tables, "repairs": found.tables["repairs"].assign(note=note)}
+    text = str(repair_blocks(Evaluation(tables, found.pictures))[-1])
+    assert "FID to normal slices is biased: 4 slices" in text
+    assert "FID of pairs (paper) needs 2 slices" in text
+    assert "fid_" not in text
+
+
 def test_the_grid_has_a_row_for_each_picture(found: Evaluation) -> None:
     made = grid(found)
     names = [(row["name"], row["what"]) for row in made["rows"]]
     assert names[:5] == [
         ("image", "x"), ("clean", "the image without its anomaly"),
-        ("coin", "counterfactual x′"), ("coin", "difference x′ − x"), ("coin", "mask"),
+        ("coin", "counterfactual x′"), ("coin", "difference (x′ − x)/2"), ("coin", "mask"),
     ]  # fmt: skip
     assert [name for name, _ in names[8:]] == [
         "layer_cam:layers=stage1", "intensity", "gradient", "rise:n=1000:keep=0.1:fill=-1",

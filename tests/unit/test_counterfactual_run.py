@@ -331,6 +331,10 @@ def test_evaluation_is_written_kept_and_pooled(trained: Path, tmp_path: Path) ->
     assert "counterfactual" in page
     again = evaluate_runs([trained], tmp_path / "both" / "run", device="cpu")
     assert again["run"].provenance["created"] == found["run"].provenance["created"]
+    shutil.copytree(tmp_path / "both" / "run", other / "evaluation")  # as `train --evaluate` does
+    third = evaluate_runs([other], tmp_path / "third", device="cpu")
+    assert third["other"].provenance["created"] == found["run"].provenance["created"]
+    assert (tmp_path / "third" / "methods.csv").is_file()
     changed = evaluate_runs(
         [trained], tmp_path / "one", ["evaluation.fixed_counterfactual=0.1"], device="cpu"
     )
@@ -389,3 +393,25 @@ def test_settings_that_contradict_are_all_named() -> None:
     assert "exactly one of synthetic, labels, column" in text
     assert "widht" in text
     assert "width" in text
+
+
+def test_a_place_that_is_no_run_is_refused(patients: Path, tmp_path: Path) -> None:
+    file, folder = tmp_path / "x.csv", tmp_path / "results"
+    file.write_text("a")
+    folder.mkdir()
+    (folder / "config.yaml").write_text("mine: 1")
+    for out, said in ((file, "is a file"), (file / "run", "is a file"), (folder, "no run")):
+        for how in ("--resume", "--fresh"):
+            words = ("--config", "quick", "--data", patients, "--out", out, how)
+            code, told = run_cli("counterfactual", "train", *words)
+            assert code != 0
+            assert said in told.replace("\n", " ")
+            assert "Traceback" not in told
+    assert set(files_of(tmp_path).values()) == {b"a", b"mine: 1"}
+
+
+def test_set_of_evaluate_has_its_own_words() -> None:
+    _, told = run_cli("counterfactual", "evaluate", "--help")
+    assert "evaluation.max_slices" in told
+    assert "evaluation.methods=[rise:n=6000" in told.replace("\n", " ")
+    assert "generators.coin.steps" not in told

@@ -54,10 +54,23 @@ def test_all_that_is_wrong_with_the_classes_is_told():
     assert "x: no label 9; labels are 1, 2, 3, 7" in text
 
 
+def test_of_many_labels_only_the_nearest_are_told():
+    many = {i: f"rib_{i}" for i in range(1, 118)}
+    with pytest.raises(TrainingError) as error:
+        join(cohort_of(classes=many), {"a": ["rib_77x"], "b": [200]})
+    text = str(error.value)
+    assert "a: no label 'rib_77x'; the nearest of 117 are 'rib_77'" in text
+    assert "labels are 1, 2, 3" in text
+    assert "and 87 more" in text
+    assert len(text) < 350
+    with pytest.raises(TrainingError, match="no label 'liver'; known: rib_left_1, rib_left_2"):
+        join(cohort_of(), {"a": ["liver"]})
+
+
 def test_data_without_names_need_ids(labelled):
     case, labels = labelled
     cohort = cohort_of(case, classes={})
-    with pytest.raises(TrainingError, match="do not name their labels"):
+    with pytest.raises(TrainingError, match=r"do not name their labels.*labels\.json$"):
         join(cohort, None)
     with pytest.raises(TrainingError, match="no label 'heart'"):
         join(cohort, {"heart": ["heart"]})

@@ -45,7 +45,7 @@ Three seeds together, and more attribution methods:
 
 voxplain counterfactual evaluate --run seed0 --run seed1 --run seed2 --out three-seeds
 
-voxplain counterfactual evaluate --run run --set "evaluation.methods=[rise:n=6000:keep=0.1, score_cam, layer_cam@stages]" """  # noqa: E501
+voxplain counterfactual evaluate --run run --set "evaluation.methods=\\[rise:n=6000:keep=0.1, score_cam, layer_cam@stages]" """  # noqa: E501
 
 DEMO_EPILOG = """Examples
 
@@ -66,6 +66,13 @@ _SET = typer.Option(
     metavar="KEY=VALUE",
     help="Change a value of the configuration, e.g. generators.coin.steps=3000. Repeatable; "
     "--dry-run of train shows all.",
+    show_default=False,
+)
+_SET_EVALUATION = typer.Option(
+    "--set",
+    metavar="KEY=VALUE",
+    help="Change how it is evaluated, e.g. evaluation.max_slices=200, or "
+    '"evaluation.methods=[]" for generators alone. Repeatable.',
     show_default=False,
 )
 _DEVICE = typer.Option(metavar="DEVICE", help="auto, cpu, cuda or cuda:N.")
@@ -154,13 +161,16 @@ def train(
     from voxplain.cli.counterfactual_job import evaluate_job, train_job
     from voxplain.counterfactual.config_file import config_text, read_config
     from voxplain.data import read_data
+    from voxplain.report.cohort_rows import counted
 
     changes = [*(set_ or ()), *([] if seed is None else [f"seed={seed}"])]
     settings = read_config(config, changes)
     cohort = read_data(data, layout, channels=channel or (), labels=labels)
     if dry_run:
         typer.echo(config_text(settings))
-        typer.echo(f"{len(cohort)} cases of {cohort.layout}; dry run: nothing was written")
+        typer.echo(
+            f"{counted(len(cohort), 'case')} of {cohort.layout}; dry run: nothing was written"
+        )
         return
     train_job(settings, cohort, out, resume=resume, device=device, is_quiet=quiet)
     if evaluate_:
@@ -183,7 +193,7 @@ def evaluate(
             show_default=False,
         ),
     ] = None,
-    set_: Annotated[list[str] | None, _SET] = None,
+    set_: Annotated[list[str] | None, _SET_EVALUATION] = None,
     device: Annotated[str, _DEVICE] = "auto",
     quiet: Annotated[bool, _QUIET] = False,
 ) -> None:  # fmt: skip

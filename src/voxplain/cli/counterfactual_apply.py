@@ -45,7 +45,8 @@ def apply(
         list[Path],
         typer.Option(
             metavar="FILE|DIR",
-            help="Image (as for voxplain explain, one channel), or a folder of images. Repeatable.",
+            help="Image (as for voxplain explain, one channel), a folder of images, a DICOM "
+            "series, or a data folder or manifest. Repeatable.",
             show_default=False,
         ),
     ],
@@ -119,14 +120,16 @@ def apply(
     own grid; of pictures PNG, TIFF and NPY), NAME_slices.csv and NAME.json: all of them, or none.
     An image that fails does not stop the others.
     """
-    from voxplain.cli.counterfactual_apply_job import ApplyJob, image_files
+    from voxplain.cli.counterfactual_apply_job import ApplyJob, rank_of
+    from voxplain.cli.counterfactual_images import image_files
     from voxplain.cli.faults import going_on
+    from voxplain.counterfactual.applied import check_foreign
     from voxplain.counterfactual.run import open_run
     from voxplain.errors import DataError, OutputError, VoxplainError, all_faults
     from voxplain.inference.compute import Compute
     from voxplain.models.weights import weights_sha256
 
-    files = image_files(image)
+    files, told = image_files(image)
     opened = open_run(run)
     name = generator or opened.names[0]
     repairer = opened.generator(name)
@@ -143,8 +146,13 @@ def apply(
         gate=gate,
         device=str(Compute(device=device).torch_device()),
         batch=batch,
+        rank=rank_of(opened),
     )
     place = out or run / "applied" / name
+    check_foreign(place, files)
+    if not quiet:
+        for line in told:
+            typer.echo(line)
     faults, done = [], []
     with (
         _bar(quiet, len(files)) as show,
@@ -219,6 +227,8 @@ def _bar(is_quiet: bool, n_images: int) -> Iterator[Callable[[int, str, int], No
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
     from rich.progress import TimeElapsedColumn as TimeGone
 
+    from voxplain.report.cohort_rows import counted
+
     console = Console(stderr=True)
     with Progress(
         TextColumn("{task.description}"),
@@ -234,7 +244,7 @@ def _bar(is_quiet: bool, n_images: int) -> Iterator[Callable[[int, str, int], No
         task = bar.add_task("reading", total=n_images)
 
         def show(number: int, case: str, n_slices: int) -> None:
-            bar.update(task, completed=number, description=f"{case}, {n_slices} slices")
+            bar.update(task, completed=number, description=f"{case}, {counted(n_slices, 'slice')}")
 
         yield show
 
@@ -246,7 +256,7 @@ def _print_done(done: Sequence[Done], place: Path, words: str) -> None:
 
     console = Console(highlight=False)
     table = Table(title=Text(words))
-    table.add_column("image")
+    table.add_column("image", overflow="fold")
     for heading in ("slices", "called abnormal", "of them turned", "marked voxels"):
         table.add_column(heading, justify="right")
     for one in done:
@@ -257,6 +267,9 @@ def _print_done(done: Sequence[Done], place: Path, words: str) -> None:
         console.print(table)
     else:
         console.print(Text(words), soft_wrap=True)
+    for one in done:
+        for note in one.notes:
+            console.print(Text(f"note: {one.case}: {note}"), soft_wrap=True)
     n_before = sum(one.n_slices == 0 for one in done)
     if n_before:
         console.print(Text(f"{n_before} of {len(done)} images were finished before"))

@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
+
+import pandas as pd
 
 from voxplain.counterfactual.applied import finished, write_applied
 from voxplain.counterfactual.apply import apply_image
 from voxplain.counterfactual.classifier import Classifier
 from voxplain.counterfactual.config import PostFilterConfig
+from voxplain.counterfactual.cut import PICTURE
 from voxplain.counterfactual.generator import Generator
 from voxplain.counterfactual.preparation import Preparation
-from voxplain.errors import DataError, all_faults
-from voxplain.records.archive import slugs
+from voxplain.counterfactual.run import Run
+from voxplain.counterfactual.slices import TABLE
+from voxplain.errors import DataError
 from voxplain.records.provenance import Cost, Provenance
-from voxplain.space import nifti, picture
-from voxplain.space.read import case_name, read_image
+from voxplain.space import picture
+from voxplain.space.read import read_image
 from voxplain.space.volume import Volume
 
 
@@ -37,11 +41,18 @@ class ApplyJob:
     gate: bool
     device: str
     batch: int
+    rank: int | None = None
 
     def run(self, file: Path, case: str, place: Path, progress: Callable[[int], None]) -> Done:
         """Repair one image, unless its result is there."""
         begun = time.monotonic()
         volume = read_image(file, name=case)
+        if self.rank not in (None, volume.grid.rank):
+            kinds = {2: "pictures (2D)", 3: "slices of volumes (3D)"}
+            raise DataError(
+                f"the run was trained on {kinds[self.rank or 2]}, and this image is "
+                f"{volume.grid.rank}D; give images like those it was trained on, or another --run"
+            )
         asked = self._provenance(volume)
         if finished(place, case, asked):
             return Done(case)
@@ -57,7 +68,7 @@ class ApplyJob:
         before, after = applied.table["logit_before"], applied.table["logit_after"]
         n_abnormal = int((before >= 0).sum())
         n_turned = int(((before >= 0) & (after < 0)).sum())
-        return Done(case, n_slices, n_abnormal, n_turned, int(applied.mask.sum()))
+        return Done(case, n_slices, n_abnormal, n_turned, int(applied.mask.sum()), applied.notes)
 
     def _provenance(self, image: Volume) -> Provenance:
         return Provenance(
@@ -88,36 +99,20 @@ class Done:
     n_abnormal: int = 0
     n_turned: int = 0
     n_marked: int = 0
+    notes: tuple[str, ...] = ()
 
 
-def image_files(paths: Sequence[Path]) -> dict[str, Path]:
-    """Find the images that files and folders mean, by name of the case.
+def rank_of(run: Run) -> int | None:
+    """Return 2 if a run was trained on pictures, 3 if on slices of volumes.
 
-    A folder with image files is those; any other folder is a DICOM series.
-
-    Raises
-    ------
-    DataError
-        If two images have one name, or none is there.
+    None if on both, or if the slices were removed from the run.
     """
-    known = (*nifti.SUFFIXES, *picture.SUFFIXES)
-    files: list[Path] = []
-    for path in paths:
-        inside = sorted(path.iterdir()) if path.is_dir() else []
-        images = [p for p in inside if p.is_file() and p.name.lower().endswith(known)]
-        files += images or [path]
-    found: dict[str, list[Path]] = {}
-    for file in dict.fromkeys(files):
-        found.setdefault(case_name(file), []).append(file)
-    faults = [
-        f"{' and '.join(map(str, same))} are both called {name}; rename or move one"
-        for name, same in found.items()
-        if len(same) > 1
-    ]
-    if faults:
-        raise DataError(all_faults("--image", faults))
-    safe = slugs(found)
-    return {safe[name]: same[0] for name, same in found.items()}
+    table = run.folder / "slices" / "train" / TABLE
+    if not table.is_file():
+        return None
+    planes = set(pd.read_csv(table, usecols=["plane"], dtype=str, na_filter=False)["plane"])
+    ranks = {2 if plane == PICTURE else 3 for plane in planes}
+    return ranks.pop() if len(ranks) == 1 else None
 
 
 def _is_8_bit(file: Path) -> bool:

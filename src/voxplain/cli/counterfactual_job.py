@@ -32,6 +32,8 @@ def train_job(
         ) from None
     if is_quiet:
         return
+    from voxplain.report.cohort_rows import counted
+
     for part, counts in run.about_data["parts"].items():
         abnormal = (
             "anomalies are drawn anew for every step"
@@ -39,7 +41,8 @@ def train_job(
             else f"{counts['abnormal']} abnormal"
         )
         typer.echo(
-            f"  {part:<11} {counts['slices']} slices of {counts['patients']} patients, {abnormal}"
+            f"  {part:<11} {counted(counts['slices'], 'slice')} of "
+            f"{counted(counts['patients'], 'patient')}, {abnormal}"
         )
     for note in run.notes:
         typer.echo(f"  note: {note}")

@@ -12,6 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from voxplain.records.counterfactual_evaluation import CLASSIFIER, JUDGE, Evaluation
+from voxplain.report.cohort_rows import counted
 from voxplain.report.counterfactual_verdicts import (
     quality_of,
     quality_words,
@@ -49,7 +50,8 @@ def print_evaluation(evaluation: Evaluation, out: Path, *, quiet: bool = False) 
     methods = evaluation.tables["methods"].sort_values("iou_tuned", ascending=False, kind="stable")
     n_slices, n_patients = (int(methods[name].max()) for name in ("n_slices", "n_patients"))
     title = (
-        f"{n_slices} abnormal test slices of {n_patients} patients with a known lesion"
+        f"{counted(n_slices, 'abnormal test slice')} of {counted(n_patients, 'patient')} "
+        "with a known lesion"
         if n_slices
         else "no abnormal test slice has a known lesion"
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from voxplain.counterfactual.apply import Applied
+from voxplain.errors import OutputError, all_faults
 from voxplain.records.archive import file_sha256
 from voxplain.records.provenance import Provenance
 from voxplain.space.nifti import write_nifti
@@ -58,8 +59,9 @@ def write_applied(
     Raises
     ------
     OutputError
-        If the disk refuses.
+        If the disk refuses, or a NAME.json is there that this did not write.
     """
+    check_foreign(folder, [name])
     with atomic_folder(folder) as place:
         if applied.grid.rank == 3:
             _write_volume(applied, place, name)
@@ -67,10 +69,41 @@ def write_applied(
             _write_picture(applied, place, name, is_8_bit)
         applied.table.to_csv(place / f"{name}_slices.csv", index=False)
         hashes = {file.name: file_sha256(file) for file in sorted(place.iterdir())}
-        said = {"format": FORMAT, "unit": applied.unit, "provenance": provenance.to_dict()}
+        said = {
+            "format": FORMAT,
+            "unit": applied.unit,
+            "notes": applied.notes,
+            "provenance": provenance.to_dict(),
+        }
         text = json.dumps({**said, "files": hashes}, indent=2, ensure_ascii=False)
         (place / f"{name}.json").write_text(text + "\n", encoding="utf-8")
     return (f"{name}.json", *hashes)
+
+
+def check_foreign(folder: Path, names: Iterable[str]) -> None:
+    """Refuse to replace a NAME.json that `write_applied` did not write.
+
+    Raises
+    ------
+    OutputError
+        All of them.
+    """
+    files = [folder / f"{name}.json" for name in names]
+    faults = [
+        f"{file} is there and is no record of a repaired image; it is not replaced"
+        for file in files
+        if file.is_file() and not _is_ours(file)
+    ]
+    if faults:
+        raise OutputError(f"{all_faults(str(folder), faults)}\nchoose another --out")
+
+
+def _is_ours(file: Path) -> bool:
+    try:
+        found = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError:
+        return False  # neither torn nor other text is ours: it is written whole
+    return isinstance(found, dict) and found.get("format") == FORMAT
 
 
 def finished(folder: Path, name: str, provenance: Provenance) -> bool:

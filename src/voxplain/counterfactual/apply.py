@@ -32,6 +32,8 @@ COLUMNS = (
 of the picture and of its repair; pixels of the slice in the mask; mean of |x − x'|/2 over the
 picture."""
 
+N_WINDOW_SLICES, LEAST_COMMON = 16, 0.02
+"""Slices that are compared with the window; least share of what both span."""
 Unit = Literal["image", "prepared"]
 
 
@@ -56,6 +58,9 @@ class Applied:
     unit
         ``image``: intensities are the image's. ``prepared``: they are those that a model's
         preparation makes, which need not have a way back.
+    notes
+        Said if the intensities (prepared, 1st to 99th percentile above the lowest) and the
+        window share less than 2 % of what both span: pictures are blank.
     """
 
     counterfactual: NDArray[np.float32]
@@ -64,6 +69,7 @@ class Applied:
     table: pd.DataFrame
     grid: Grid
     unit: Unit
+    notes: tuple[str, ...] = ()
 
 
 def apply_image(
@@ -177,6 +183,28 @@ def apply_image(
         table=pd.DataFrame(rows, columns=list(COLUMNS)),
         grid=image.grid,
         unit=unit,
+        notes=_notes(preparation, prepared),
+    )
+
+
+def _notes(preparation: Preparation, prepared: Volume) -> tuple[str, ...]:
+    """Say if the image lies outside of the window, judged on some of its slices."""
+    n = len(preparation.planes(prepared.grid))
+    chosen = sorted(set(np.linspace(0, n - 1, min(n, N_WINDOW_SLICES)).round().astype(int)))
+    cuts = preparation.raw(prepared, [int(i) for i in chosen])
+    values = np.concatenate([np.ravel(one).astype(np.float64) for *_, one in cuts])
+    above = values[values > values.min()]
+    if not len(above):
+        return ("all intensities are equal",)
+    first, last = np.percentile(above, [1, 99]).tolist()
+    low, high = preparation.low, preparation.high
+    common, span = min(last, high) - max(first, low), max(last, high) - min(first, low)
+    if common >= LEAST_COMMON * span:
+        return ()
+    return (
+        f"its intensities lie between {first:.4g} and {last:.4g} (1st to 99th percentile), the "
+        f"window of the run is {low:.4g} to {high:.4g}: not an image as it was trained on, "
+        "believe nothing",
     )
 
 

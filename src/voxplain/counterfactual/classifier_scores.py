@@ -14,6 +14,9 @@ from voxplain.errors import ModelError
 from voxplain.records.counterfactual_evaluation import SHARES
 from voxplain.study.bootstrap import PatientDraws, interval
 
+LEAST_PATIENTS = 5
+"""Of each class that a share is of: fewer give no interval."""
+
 Floats = NDArray[np.float64]
 _ENDS = ("", "_low", "_high")
 _SIDES = (("normal", False), ("abnormal", True))
@@ -75,7 +78,8 @@ def quality(logits: Floats, labels: NDArray[Any], draws: PatientDraws) -> dict[s
     -------
     dict
         Each of `SHARES` with ``…_low`` and ``…_high``, and ``note``; NaN where one class is
-        missing, and for the interval of a single patient.
+        missing, and for an interval of fewer than `LEAST_PATIENTS` patients of a class: drawn
+        from two slices that are both right, it would claim to be certain.
     """
     abnormal, owner = np.asarray(labels) > 0, draws.owner
     right = ((logits > 0) == abnormal).astype(np.float64)
@@ -84,19 +88,37 @@ def quality(logits: Floats, labels: NDArray[Any], draws: PatientDraws) -> dict[s
     if not missing:
         rivals = logits[abnormal], owner[abnormal], logits[~abnormal], owner[~abnormal]
         drawn = (1 + draws.deltas(*rivals)) / 2
-        ends = interval(drawn, len(draws.names), LEVEL)
-        row |= _named("auroc", auroc(logits, labels, "test"), ends)
+        row |= _named(
+            "auroc", auroc(logits, labels, "test"), _ends(drawn, len(draws.names), *rivals[1::2])
+        )
     chosen = {
         "accuracy": np.ones_like(abnormal), "sensitivity": abnormal, "specificity": ~abnormal
     }  # fmt: skip
     for name, where in chosen.items():
         if where.any():
             drawn = draws.means(right[where], owner[where])
-            ends = interval(drawn, len(np.unique(owner[where])), LEVEL)
-            row |= _named(name, float(right[where].mean()), ends)
-    row["note"] = f"the test part has no {' and no '.join(missing)} slice" if missing else ""
+            row |= _named(
+                name,
+                float(right[where].mean()),
+                _ends(drawn, len(np.unique(owner[where])), owner[where]),
+            )
+    notes = [f"the test part has no {' and no '.join(missing)} slice"] if missing else []
+    for word, is_it in _SIDES:
+        n = len(np.unique(owner[abnormal == is_it]))
+        if 0 < n < LEAST_PATIENTS:
+            notes.append(
+                f"{n} {'patient' if n == 1 else 'patients'} with {word} slices: too few for an "
+                f"interval, which takes {LEAST_PATIENTS}"
+            )
+    row["note"] = "; ".join(notes)
     return row
 
 
 def _named(name: str, value: float, ends: tuple[float, float]) -> dict[str, float]:
     return dict(zip((f"{name}{end}" for end in _ENDS), (value, *ends), strict=True))
+
+
+def _ends(drawn: Floats, n: int, *owners: NDArray[Any]) -> tuple[float, float]:
+    """Return the interval of drawn values; NaN where a class has too few patients."""
+    least = min(len(np.unique(owner)) for owner in owners)
+    return (np.nan, np.nan) if least < LEAST_PATIENTS else interval(drawn, n, LEVEL)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from math import lcm
 from typing import Annotated, Any, Literal
 
 from pydantic import (
     AfterValidator,
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
     NonNegativeFloat,
@@ -16,7 +18,7 @@ from pydantic import (
     model_validator,
 )
 
-from voxplain.counterfactual.generator_config import GeneratorConfig
+from voxplain.counterfactual.generator_config import ConditionalConfig, GeneratorConfig
 from voxplain.train.settings_file import Amp
 
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -33,6 +35,19 @@ def _rising(pair: tuple[float, float]) -> tuple[float, float]:
 Range = Annotated[tuple[float, float], AfterValidator(_rising)]
 ShareRange = Annotated[tuple[Share, Share], AfterValidator(_rising)]
 PositiveRange = Annotated[tuple[PositiveFloat, PositiveFloat], AfterValidator(_rising)]
+
+
+def _quoted(value: Any) -> Any:
+    if isinstance(value, bool):
+        raise ValueError(  # noqa: TRY004
+            f"YAML reads {'yes, on or true' if value else 'no, off or false'} as a truth value; "
+            "write the word in quotes"
+        )
+    return value
+
+
+Written = Annotated[str | int | float, BeforeValidator(_quoted)]
+"""A value of a table, as a word or a number."""
 
 
 class _Part(BaseModel):
@@ -95,7 +110,7 @@ class AbnormalConfig(_Part):
         For `labels`: slices with 1 to `min_pixels` pixels of them. They are left out, of every
         part; or ``normal``, as in the paper, whose normal slices then hold small lesions.
     normal
-        For `column`: values that mean normal.
+        For `column`: values that mean normal, words or numbers; 0, 0.0 and "0" are the same.
     """
 
     synthetic: BlobConfig | None = None
@@ -103,7 +118,7 @@ class AbnormalConfig(_Part):
     column: str | None = None
     min_pixels: NonNegativeInt = 100
     between: Literal["leave_out", "normal"] = "leave_out"
-    normal: tuple[str, ...] = ("normal",)
+    normal: tuple[Written, ...] = ("normal",)
 
     @model_validator(mode="after")
     def _check(self) -> AbnormalConfig:
@@ -363,10 +378,28 @@ class Config(_Part):
                 for name, one in (("classifier", self.classifier), ("judge", self.judge))
                 if one is not None and one.card is not None
             ]
-        if faults:
+        if faults := [*faults, *_misfits(self.generators, self.data.size)]:
             raise ValueError("\n".join(faults))
         return self
 
     def values(self) -> dict[str, Any]:
         """Return plain values that make an equal one again."""
         return self.model_dump(mode="json")
+
+
+def _misfits(generators: dict[str, GeneratorConfig], size: tuple[int, int]) -> list[str]:
+    """Tell which generators cannot halve pictures of this size as often as they do."""
+    needs = {name: _multiple(one) for name, one in generators.items()}
+    bad = [name for name, n in needs.items() if any(length % n for length in size)]
+    n = lcm(*needs.values())
+    good = [-(-length // n) * n for length in size]
+    return [
+        f"data.size is {list(size)}, but generators.{name} (kind {generators[name].kind}) takes "
+        f"rows and columns that are divisible by {needs[name]}: choose e.g. {good}"
+        for name in bad
+    ]
+
+
+def _multiple(generator: GeneratorConfig) -> int:
+    """Return what rows and columns are divisible by: 16, or 2 to the number of halvings."""
+    return 2 ** len(generator.widths) if isinstance(generator, ConditionalConfig) else 16

@@ -26,6 +26,7 @@ from voxplain.report.counterfactual_page import CONFIG, write_counterfactual_rep
 from voxplain.space.write import atomic_file
 from voxplain.train.settings_file import checked, put_changes
 
+FOLDER = "evaluation"
 REPORT = "report.html"
 POOLED = "runs.csv"
 _ASKED = "asked"
@@ -69,7 +70,8 @@ def evaluate_runs(
 
     Notes
     -----
-    An evaluation that is already there, of the same run and settings, is kept.
+    An evaluation that is already there, or in ``RUN/evaluation``, of the same run and settings,
+    is kept.
     """
     names = [folder.resolve().name for folder in runs]
     if len(set(names)) < len(names):
@@ -122,6 +124,10 @@ def _evaluation(
     )
     kept = _kept(place, asked)
     if kept is not None:
+        return kept
+    kept = _kept(run.folder / FOLDER, asked)  # where `train --evaluate` puts it
+    if kept is not None:
+        write_evaluation(kept, place)
         return kept
 
     def tell(method: str, done: int, n: int) -> None:

@@ -17,13 +17,34 @@ from voxplain.counterfactual.config_file import read_config
 from voxplain.counterfactual.generator_training import FREE
 from voxplain.counterfactual.generators import RECORD as RECORD_OF_ONE
 from voxplain.counterfactual.inpaint_mask import FOLDER as INPAINTER
-from voxplain.counterfactual.run import CONFIG, DATA, RECORD, THRESHOLD
+from voxplain.counterfactual.run import CONFIG, DATA, PREPARATION, RECORD, THRESHOLD
 from voxplain.counterfactual.trained_generator import STATE, clear
-from voxplain.errors import TrainingError
+from voxplain.errors import OutputError, TrainingError
 from voxplain.models.card_file import CARD
 from voxplain.train.state import CHECKPOINT, differences
 
 CLASSIFIERS = ("classifier", "judge")
+
+
+def check_place(out: Path) -> None:
+    """Refuse a place that cannot become a run, or holds something else; nothing is changed.
+
+    Raises
+    ------
+    OutputError
+        If `out` or a part of its path is a file, or it is a folder with files (hidden ones do
+        not count) but neither slices nor a preparation.
+    """
+    first = next(path for path in (out, *out.absolute().parents) if path.exists())
+    if not first.is_dir():
+        raise OutputError(f"cannot write results to {out}: {first} is a file, not a folder")
+    if first != out or (out / PREPARATION).is_file() or (out / "slices").is_dir():
+        return
+    if others := sorted(p.name for p in out.iterdir() if not p.name.startswith(".")):
+        raise OutputError(
+            f"{out} holds other files ({', '.join(others[:3])}{', …' if len(others) > 3 else ''}) "
+            "and no run; choose an empty or a new folder for --out"
+        )
 
 
 def check_kept(out: Path, config: Config, identity: Mapping[str, str]) -> bool:

@@ -11,10 +11,11 @@ from numpy.typing import NDArray
 
 from voxplain.counterfactual.config import AbnormalConfig, DataConfig
 from voxplain.data import Case, Cohort
+from voxplain.data.cohort import NAMES_FILE
 from voxplain.errors import DataError, GridError, all_faults
 from voxplain.space import Grid, LabelMap, resample_labels
-from voxplain.space.labelmap import nearest
 from voxplain.train.classes import Joining, join
+from voxplain.train.settings_file import among
 
 Mask = NDArray[np.bool_]
 
@@ -82,8 +83,7 @@ def finding(case: Case, abnormal: AbnormalConfig) -> bool | None:
     value = case.metadata.get(abnormal.column)
     if value is None:
         return None
-    text = f"{value:g}" if isinstance(value, float) else str(value)
-    return text not in abnormal.normal
+    return _plain(value) not in [_plain(one) for one in abnormal.normal]
 
 
 def check_column(cases: Sequence[Case], abnormal: AbnormalConfig) -> None:
@@ -98,16 +98,30 @@ def check_column(cases: Sequence[Case], abnormal: AbnormalConfig) -> None:
     assert column is not None
     known = sorted({name for case in cases for name in case.metadata})
     if column not in known:
-        raise DataError(f"data.abnormal.column: no column {column!r}{nearest(column, known)}")
+        raise DataError(f"data.abnormal.column: no column {column!r}{among(column, known)}")
     faults = [f"{c.name}: nothing in {column!r}" for c in cases if finding(c, abnormal) is None]
     if not faults and all(finding(case, abnormal) for case in cases):
-        values = sorted({str(case.metadata[column]) for case in cases})
+        plain = {_plain(case.metadata[column]) for case in cases}
+        values = [f"{value}" for value in sorted(plain, key=lambda v: (isinstance(v, str), v))]
         faults.append(
             f"none of the values of {column!r} ({', '.join(values[:8])}) is in "
-            f"data.abnormal.normal ({', '.join(abnormal.normal)})"
+            f"data.abnormal.normal ({', '.join(map(str, abnormal.normal))}); say which are normal, "
+            f'e.g. --set "data.abnormal.normal=[{values[0]}]"'
         )
     if faults:
         raise DataError(all_faults("data.abnormal.column", faults))
+
+
+def _plain(value: object) -> str | int | float:
+    """Return the number that a value is or writes, a whole one as such; else its text."""
+    text = str(value).strip()
+    try:
+        number = float(text)
+    except ValueError:
+        return text
+    if not np.isfinite(number):
+        return text
+    return int(number) if number.is_integer() else number
 
 
 def _joined(cohort: Cohort, where: str, wanted: Sequence[str | int]) -> Joining | None:
@@ -117,7 +131,7 @@ def _joined(cohort: Cohort, where: str, wanted: Sequence[str | int]) -> Joining 
     if not known and any(isinstance(part, str) for part in wanted):
         raise DataError(
             f"{where}: the data do not name their labels; give them by number, or name them in "
-            "a labels.json beside the label maps"
+            f"{cohort.root / NAMES_FILE}"
         )
     parts: list[str | int] = []
     for part in wanted:

@@ -17,6 +17,7 @@ from voxplain.counterfactual.cut import Fit, fit_of, planes_of
 from voxplain.errors import DataError
 from voxplain.models import Model, load_model
 from voxplain.space import Grid, Volume, atomic_file
+from voxplain.space.picture import RGB
 from voxplain.space.plane import Plane
 
 
@@ -272,8 +273,13 @@ def _described(folder: str) -> Mapping[str, Any]:
 
 
 def _check_channels(image: Volume) -> None:
+    if image.channels == RGB:
+        raise DataError(
+            f"{image.name}: expected one channel, got a colour picture (red, green, blue): save it "
+            "as grey, e.g. with Pillow Image.open(FILE).convert('L').save(GREY)"
+        )
     if image.n_channels != 1:
         raise DataError(
             f"{image.name}: expected one channel, got {image.n_channels} "
-            f"({', '.join(image.channels)}); give images of one of them, grey ones of colour"
+            f"({', '.join(image.channels)}); give images of one of them"
         )

@@ -29,7 +29,7 @@ from voxplain.counterfactual.generator_training import Moment, train_generator
 from voxplain.counterfactual.generators import learner_of, open_generator, precision_of
 from voxplain.counterfactual.inpaint_mask import FOLDER, InpaintMaskGenerator, write_inpainter
 from voxplain.counterfactual.interruption import asked_to_stop
-from voxplain.counterfactual.kept_run import check_kept, check_trained, clear_run
+from voxplain.counterfactual.kept_run import check_kept, check_place, check_trained, clear_run
 from voxplain.counterfactual.mask import change
 from voxplain.counterfactual.preparation import check_card
 from voxplain.counterfactual.run import (
@@ -95,6 +95,8 @@ def train_run(
     TrainingError
         If `out` holds another run, a class is missing, the classifier tells nothing, or a loss
         is not a number.
+    OutputError
+        If `out` is a file, or a folder with other files and no run.
     """
     return _Training(config, cohort, Path(out), resume, device, progress).run()
 
@@ -116,6 +118,7 @@ class _Training:
         config = self.config
         if config.tensorboard:
             require_tensorboard()
+        check_place(self.out)
         self._check_cards()
         is_kept = self.resume and check_kept(self.out, config, self._identity)
         if is_kept:

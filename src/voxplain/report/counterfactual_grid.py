@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 from PIL import Image
 from scipy import ndimage
@@ -179,6 +180,21 @@ def signed_limit(pictures: Mapping[str, NDArray[Any]]) -> float:
     return max(changes, default=0.0)
 
 
+def threshold(methods: pd.DataFrame) -> float:
+    """Return the largest threshold of a generator, tuned or else fixed; 0 where none is known.
+
+    Differences are coloured up to it at least, so that what marks nothing looks faint.
+
+    Parameters
+    ----------
+    methods
+        Of an `voxplain.records.counterfactual_evaluation.Evaluation`.
+    """
+    own = methods[methods["kind"] == COUNTERFACTUAL]
+    known = own["threshold_tuned"].fillna(own["threshold_fixed"]).dropna()
+    return float(known.max()) if len(known) else 0.0
+
+
 def grid(evaluation: Evaluation) -> dict[str, Any]:
     """Give the grid of kept slices: a column a slice, rows of pictures by method.
 
@@ -215,7 +231,7 @@ def grid(evaluation: Evaluation) -> dict[str, Any]:
         to = more if name in more_names else rows
         if name in generators:
             to.append(tiles.row(name, "counterfactual x′", tiles.repairs(name)))
-            to.append(tiles.row(name, "difference x′ − x", tiles.differences(name)))
+            to.append(tiles.row(name, "difference (x′ − x)/2", tiles.differences(name)))
         if f"mask/{name}" in pictures:
             to.append(tiles.row(name, "mask", tiles.masks(name)))
     side = max(88, min(128, _WIDTH // len(pictures["image"]) - _GAP))
@@ -234,8 +250,8 @@ class _Tiles:
         self._images = pictures["image"]
         self._truth = [truth if truth.any() else None for truth in pictures["truth"].astype(bool)]
         self._zoom = zoom_of(self._images.shape[1:])
-        self.limit = signed_limit(pictures)
         methods = evaluation.tables["methods"]
+        self.limit = max(signed_limit(pictures), threshold(methods))
         ordered = methods.assign(after=methods["kind"] != COUNTERFACTUAL).sort_values(
             ["after", "iou_validation"], ascending=[True, False], kind="stable"
         )

@@ -69,9 +69,9 @@ _READING = (
 )
 _PICTURE_WORDS = (
     "Each generator has its counterfactual x′, the signed change (orange brighter, blue darker; "
-    "one scale for all), and its mask; every other method its mask, at the threshold tuned on "
-    "validation slices (else the fixed one). p: probability of abnormal by the classifier, judge: "
-    "by the judge."
+    "one scale for all, up to the largest change or threshold), and its mask; every other method "
+    "its mask, at the threshold tuned on validation slices (else the fixed one). p: probability of "
+    "abnormal by the classifier, judge: by the judge."
 )
 
 

@@ -162,7 +162,15 @@ def repair_blocks(evaluation: Evaluation) -> list[dict[str, Any]]:
         "Features of the named network, so no comparison with values elsewhere."
     )
     empty = "No generator was evaluated."
+    table = table.assign(note=[_with_heads(note) for note in table["note"].fillna("").astype(str)])
     return [*blocks, table_block("Distance to normal slices", words, table, _DISTANCE, empty)]
+
+
+def _with_heads(note: str) -> str:
+    """Name columns as the heads of the table do."""
+    for column in _DISTANCE[1:3]:
+        note = note.replace(column.name, column.head)
+    return note
 
 
 def cost_block(evaluation: Evaluation) -> dict[str, Any]:

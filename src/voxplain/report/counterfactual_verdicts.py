@@ -143,8 +143,9 @@ def _overlap(evaluation: Evaluation) -> dict[str, str]:
     best = best_generator(evaluation)
     if best is None or math.isnan(best["iou_tuned"]):
         text = (
-            "Masks are judged where lesions are known, in the test and in the validation slices, "
-            "and they are not; below stands whether the classifiers are turned."
+            "Masks are judged only where the true lesions are known, both in test and in "
+            "validation slices. Here they are missing, so only this is judged: whether the "
+            "repairs turn the classifiers."
         )
         return _verdict("", "not known", "overlap", text)
     rivals = [_largest(of_kind(methods, kind), "iou_tuned") for kind in (ATTRIBUTION, INTENSITY)]

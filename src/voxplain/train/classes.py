@@ -11,10 +11,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from voxplain.data import Case, Cohort
+from voxplain.data.cohort import NAMES_FILE
 from voxplain.errors import GridError, LabelError, TrainingError, all_faults
 from voxplain.space import Grid, read_labels
-from voxplain.space.labelmap import BACKGROUND, nearest
+from voxplain.space.labelmap import BACKGROUND
+from voxplain.train.settings_file import among
 
+_MOST_IDS = 30  # that a message tells
 Given = Mapping[str, Sequence[str | int]]
 
 
@@ -125,7 +128,7 @@ def join(cohort: Cohort, given: Given | None) -> Joining:
         if not labels:
             raise TrainingError(
                 "the data do not name their labels; give classes by id, e.g. "
-                "--set classes.liver=5, or names in a labels.json beside the label maps"
+                f"--set classes.liver=5, or names in {cohort.root / NAMES_FILE}"
             )
         given = {name: [label] for label, name in sorted(labels.items())}
     faults: list[str] = []
@@ -134,11 +137,7 @@ def join(cohort: Cohort, given: Given | None) -> Joining:
         for part in parts:
             found = _matching(part, labels)
             if not found:
-                known = ", ".join(map(str, labels)) or "none is named"
-                hint = nearest(part, tuple(labels.values())) if isinstance(part, str) else (
-                    f"; labels are {known}"
-                )  # fmt: skip
-                faults.append(f"{name}: no label {part!r}{hint}")
+                faults.append(f"{name}: no label {part!r}{_known(part, labels)}")
             for label in found:
                 if class_of.setdefault(label, index) != index:
                     other = list(given)[class_of[label] - 1]
@@ -146,6 +145,15 @@ def join(cohort: Cohort, given: Given | None) -> Joining:
     if faults:
         raise TrainingError(all_faults("classes", faults))
     return Joining(labels, (BACKGROUND, *given), class_of)
+
+
+def _known(part: str | int, labels: Mapping[int, str]) -> str:
+    """End the message that there is no such label."""
+    if isinstance(part, str):
+        return among(part, tuple(labels.values()))
+    ids = ", ".join(map(str, sorted(labels)[:_MOST_IDS])) or "none is named"
+    more = f" and {len(labels) - _MOST_IDS} more" if len(labels) > _MOST_IDS else ""
+    return f"; labels are {ids}{more}"
 
 
 def _labels(cohort: Cohort) -> dict[int, str]:
