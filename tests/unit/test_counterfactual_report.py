@@ -413,6 +413,19 @@ def test_verdicts_say_repair_and_better(found: Evaluation) -> None:
 
 
 @pytest.mark.parametrize(
+    ("psnr", "outcome"), [(25.3, "repair"), (17.2, "redrawn"), (np.nan, "repair")]
+)
+def test_a_picture_that_is_redrawn_is_no_repair(
+    found: Evaluation, psnr: float, outcome: str
+) -> None:
+    repairs = found.tables["repairs"].copy()
+    repairs.loc[repairs["method"] == "singla", "psnr"] = psnr
+    _, coin, singla = verdicts(Evaluation({**found.tables, "repairs": repairs}, found.pictures))
+    assert (coin["outcome"], singla["outcome"]) == ("repair", outcome)
+    assert ("17.2 dB" in singla["text"]) == (outcome == "redrawn")
+
+
+@pytest.mark.parametrize(
     ("judge", "outcome"),
     [(0.785, "repair"), (0.78, "trick"), (0.1, "trick"), (np.nan, "not judged")],
 )

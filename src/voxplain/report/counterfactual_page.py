@@ -63,7 +63,8 @@ _SECTIONS = (
 _READING = (
     f"Better: the generator chosen on validation slices leads both rivals, which are the best of "
     f"their kind on the test slices, by a paired interval above 0. Repair: classifier and "
-    f"judge are turned alike; trick: validity by the judge is lower by more than {TRICK:g}; fails: "
+    f"judge are turned alike; trick: validity by the judge is lower by more than {TRICK:g}; "
+    "redrawn: further from the clean picture than the anomaly was, where that is known; fails: "
     f"validity by the classifier is below {VALID:g}; not judged: there is no judge with an AUROC "
     f"of at least {GOOD:g}."
 )

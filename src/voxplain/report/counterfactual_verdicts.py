@@ -25,6 +25,7 @@ MOST_ROWS = 5
 _MEANINGS = {
     "repair": "A classifier that they never met agrees that the lesion is gone",
     "trick": "Other classifiers still see the lesion",
+    "redrawn": "They redraw the picture: it is further from the clean one than with its anomaly",
     "not judged": "No good judge tells whether these are repairs or tricks",
     "fails": "What they change does not explain the classifier",
     "not known": "No validity could be measured",
@@ -36,6 +37,8 @@ _AMONG = ("leads", "is not told apart from", "is behind")
 _DIFFERENCE = ("difference", "low", "high")
 
 Style = Literal["passed", "tip", "issue", ""]
+_PASSED: Style = "passed"
+_ISSUE: Style = "issue"
 Row = dict[Any, Any]
 
 
@@ -221,9 +224,23 @@ def _repair(evaluation: Evaluation, method: str) -> dict[str, str]:
     text += f", the judge in {percent(other['validity'])} of {int(other['n_above'])}: "
     if own["validity"] - other["validity"] > TRICK:
         return _verdict("issue", "trick", method, text + "other classifiers still see the lesion.")
-    return _verdict(
-        "passed", "repair", method, text + "a classifier that it never met agrees that it is gone."
-    )
+    redrawn = _redrawn(evaluation, method)
+    outcome, style = ("redrawn", _ISSUE) if redrawn else ("repair", _PASSED)
+    text += redrawn or "a classifier that it never met agrees that it is gone."
+    return _verdict(style, outcome, method, text)
+
+
+def _redrawn(evaluation: Evaluation, method: str) -> str:
+    """Say so where a repair is further from the clean picture than the anomaly had been."""
+    table = evaluation.tables["repairs"]
+    for row in table[table["method"] == method].to_dict("records"):
+        after, before = float(row["psnr"]), float(row["psnr_input"])
+        if after < before:  # false where either is not known
+            return (
+                f"but x′ is further from the clean picture ({after:.1f} dB) than the anomaly was "
+                f"({before:.1f} dB); it redraws more than it repairs."
+            )
+    return ""
 
 
 def _grouped(evaluation: Evaluation, rows: list[dict[str, str]]) -> list[dict[str, str]]:
