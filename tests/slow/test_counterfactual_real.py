@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 from voxplain.cli.app import app
 from voxplain.counterfactual.run import open_run
 from voxplain.records.counterfactual_evaluation import read_evaluation
-from voxplain.space import read_image, read_labels
+from voxplain.space import read_image
 
 CT = Path(__file__).resolve().parents[3] / "shared" / "data" / "ct_thorax_abdomen"
 
@@ -50,7 +50,5 @@ def test_real_slices_are_repaired_where_the_anomaly_is(tmp_path: Path) -> None:
     (file,) = (tmp_path / "repaired").rglob("*_difference.nii.gz")
     before, difference = read_image(CT / "ct.nii.gz"), read_image(file)
     assert difference.grid.matches(before.grid)
-    kidneys = read_labels(CT / "segmentation.nii.gz").layers[0]
-    assert kidneys.shape == before.grid.shape
-    # clean slices are left nearly alone
-    assert np.abs(difference.data).mean() < 20
+    # a CT without anomalies is left nearly alone, and yet was run through the network
+    assert 0 < np.abs(difference.data).mean() < 20

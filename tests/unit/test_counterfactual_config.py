@@ -171,3 +171,17 @@ def test_a_constant_rate_stays_and_the_other_rises_and_falls(schedule: str) -> N
         assert max(rates) == pytest.approx(1e-3, rel=0.1)
         assert rates[0] == pytest.approx(4e-5)
         assert rates[-1] < 2e-4
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "data.intensity.window=[5, 5]",
+        "data.intensity.window=[0, .inf]",
+        "data.intensity={percentiles: [-1, 99]}",
+        "data.intensity={percentiles: [50, 50]}",
+    ],
+)
+def test_a_window_without_width_is_refused(change: str) -> None:
+    with pytest.raises(TrainingError, match=r"data\.intensity"):
+        read_config("quick", [change])

@@ -23,6 +23,7 @@ from voxplain.models.network import build_network
 from voxplain.models.weights import fit_weights, read_weights
 from voxplain.space.box import Box
 from voxplain.space.grid import Grid
+from voxplain.space.intensity_range import foreign_range
 from voxplain.space.plane import Plane
 from voxplain.space.volume import Volume
 
@@ -32,7 +33,6 @@ WEIGHTS = "weights.safetensors"
 
 _CUT_AXIS = {"axial": "IS", "coronal": "PA", "sagittal": "LR"}
 _BATCH = 16  # slices in one pass
-_LEAST_COMMON = 0.02  # of two intensity ranges that are of the same kind
 _MOST_SCALE = 1.25  # between the pixels that were learned on and an image's
 
 
@@ -202,12 +202,10 @@ class LearnedInpainting(PartFill):
 
     def _intensity_faults(self, data: NDArray[np.floating]) -> list[str]:
         about = self.about
-        above = data[data > data.min()]
-        first, last = np.percentile(above if above.size else data, [1, 99]).tolist()
-        common = min(last, about.high) - max(first, about.low)
-        span = max(last, about.high) - min(first, about.low)
-        if common >= _LEAST_COMMON * span:
+        foreign = foreign_range(data, about.low, about.high)
+        if foreign is None:
             return []
+        first, last = foreign
         return [
             f"was learned on intensities {about.low:g} to {about.high:g}, and the "
             f"image as the model sees it has {first:g} to {last:g} (1st to 99th percentile); "

@@ -223,24 +223,12 @@ def _numbers(text: str | None) -> tuple[int, ...] | None:
 @contextmanager
 def _bar(is_quiet: bool, n_images: int) -> Iterator[Callable[[int, str, int], None]]:
     """Show images and slices done while they run."""
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
-    from rich.progress import TimeElapsedColumn as TimeGone
+    from rich.progress import MofNCompleteColumn, TextColumn
 
+    from voxplain.cli.progress import timed_bar
     from voxplain.report.cohort_rows import counted
 
-    console = Console(stderr=True)
-    with Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("images,"),
-        TimeGone(),
-        TextColumn("gone"),
-        console=console,
-        transient=True,
-        disable=is_quiet or not console.is_terminal,
-    ) as bar:
+    with timed_bar(is_quiet, MofNCompleteColumn(), TextColumn("images,")) as bar:
         task = bar.add_task("reading", total=n_images)
 
         def show(number: int, case: str, n_slices: int) -> None:

@@ -66,30 +66,11 @@ def evaluate_job(
 @contextmanager
 def steps_bar(is_quiet: bool) -> Iterator[Callable[[Moment], None]]:
     """Show what is trained or scored, its steps, its loss, and the time left."""
-    from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeElapsedColumn,
-        TimeRemainingColumn,
-    )
+    from rich.progress import MofNCompleteColumn, TextColumn
 
-    console = Console(stderr=True)
-    with Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[numbers]}"),
-        TimeElapsedColumn(),
-        TextColumn("gone,"),
-        TimeRemainingColumn(),
-        TextColumn("left"),
-        console=console,
-        transient=True,
-        disable=is_quiet or not console.is_terminal,
-    ) as bar:
+    from voxplain.cli.progress import timed_bar
+
+    with timed_bar(is_quiet, MofNCompleteColumn(), TextColumn("{task.fields[numbers]}")) as bar:
         tasks: dict[str, Any] = {}
 
         def show(now: Moment) -> None:

@@ -1,4 +1,4 @@
-"""The progress bar: passes done, passes in all, time left; on stderr, only in a terminal."""
+"""The progress bar: what is done, of how much, and the time left; on stderr, in a terminal."""
 
 from __future__ import annotations
 
@@ -10,10 +10,43 @@ from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
     Progress,
+    ProgressColumn,
     TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
+
+
+@contextmanager
+def timed_bar(is_quiet: bool, *columns: ProgressColumn) -> Iterator[Progress]:
+    """Show a description, a bar, some columns, and the time gone and left.
+
+    Parameters
+    ----------
+    is_quiet
+        Show nothing.
+    columns
+        Between the bar and the time.
+
+    Yields
+    ------
+    rich.progress.Progress
+        Without a task; nothing stays on the screen afterwards.
+    """
+    console = Console(stderr=True)
+    with Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        *columns,
+        TimeElapsedColumn(),
+        TextColumn("gone,"),
+        TimeRemainingColumn(),
+        TextColumn("left"),
+        console=console,
+        transient=True,
+        disable=is_quiet or not console.is_terminal,
+    ) as bar:
+        yield bar
 
 
 @contextmanager
@@ -30,20 +63,7 @@ def passes_bar(is_quiet: bool) -> Iterator[Callable[[int, int], None]]:
     Callable
         To be called with the passes done and the passes in all.
     """
-    console = Console(stderr=True)
-    with Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("passes,"),
-        TimeElapsedColumn(),
-        TextColumn("gone,"),
-        TimeRemainingColumn(),
-        TextColumn("left"),
-        console=console,
-        transient=True,
-        disable=is_quiet or not console.is_terminal,
-    ) as bar:
+    with timed_bar(is_quiet, MofNCompleteColumn(), TextColumn("passes,")) as bar:
         task = bar.add_task("explaining", total=None)
 
         def show(done: int, total: int) -> None:

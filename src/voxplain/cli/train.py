@@ -187,23 +187,11 @@ def train(
 @contextmanager
 def _bar(is_quiet: bool) -> Iterator[Callable[[Moment], None]]:
     """Show epoch, loss, Dice and the time left while a training runs."""
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
-    from rich.progress import TimeRemainingColumn as TimeLeft
+    from rich.progress import TextColumn
 
-    console = Console(stderr=True)
-    with Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        TextColumn("{task.fields[numbers]}"),
-        TimeElapsedColumn(),
-        TextColumn("gone,"),
-        TimeLeft(),
-        TextColumn("left"),
-        console=console,
-        transient=True,
-        disable=is_quiet or not console.is_terminal,
-    ) as bar:
+    from voxplain.cli.progress import timed_bar
+
+    with timed_bar(is_quiet, TextColumn("{task.fields[numbers]}")) as bar:
         task = bar.add_task("reading", total=None, numbers="")
         is_begun = False
 

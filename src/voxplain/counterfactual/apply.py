@@ -21,6 +21,7 @@ from voxplain.counterfactual.stack import Stack
 from voxplain.errors import DataError
 from voxplain.inference.compute import Compute, frozen, full_precision
 from voxplain.space.grid import Grid
+from voxplain.space.intensity_range import foreign_range
 from voxplain.space.resample import resample
 from voxplain.space.volume import Volume
 
@@ -32,7 +33,7 @@ COLUMNS = (
 of the picture and of its repair; pixels of the slice in the mask; mean of |x − x'|/2 over the
 picture."""
 
-N_WINDOW_SLICES, LEAST_COMMON = 16, 0.02
+N_WINDOW_SLICES = 16
 """Slices that are compared with the window; least share of what both span."""
 Unit = Literal["image", "prepared"]
 
@@ -193,14 +194,13 @@ def _notes(preparation: Preparation, prepared: Volume) -> tuple[str, ...]:
     chosen = sorted(set(np.linspace(0, n - 1, min(n, N_WINDOW_SLICES)).round().astype(int)))
     cuts = preparation.raw(prepared, [int(i) for i in chosen])
     values = np.concatenate([np.ravel(one).astype(np.float64) for *_, one in cuts])
-    above = values[values > values.min()]
-    if not len(above):
+    if values.min() == values.max():
         return ("all intensities are equal",)
-    first, last = np.percentile(above, [1, 99]).tolist()
     low, high = preparation.low, preparation.high
-    common, span = min(last, high) - max(first, low), max(last, high) - min(first, low)
-    if common >= LEAST_COMMON * span:
+    foreign = foreign_range(values, low, high)
+    if foreign is None:
         return ()
+    first, last = foreign
     return (
         f"its intensities lie between {first:.4g} and {last:.4g} (1st to 99th percentile), the "
         f"window of the run is {low:.4g} to {high:.4g}: not an image as it was trained on, "

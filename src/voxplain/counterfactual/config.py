@@ -19,6 +19,7 @@ from pydantic import (
 )
 
 from voxplain.counterfactual.generator_config import ConditionalConfig, GeneratorConfig
+from voxplain.models.intensity import FiniteRange, rising
 from voxplain.train.settings_file import Amp
 
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -32,7 +33,7 @@ def _rising(pair: tuple[float, float]) -> tuple[float, float]:
     return pair
 
 
-Range = Annotated[tuple[float, float], AfterValidator(_rising)]
+Percentile = Annotated[float, Field(ge=0, le=100)]
 ShareRange = Annotated[tuple[Share, Share], AfterValidator(_rising)]
 PositiveRange = Annotated[tuple[PositiveFloat, PositiveFloat], AfterValidator(_rising)]
 
@@ -146,8 +147,8 @@ class IntensityConfig(_Part):
         then those of the prepared image.
     """
 
-    window: Range | None = None
-    percentiles: Range = (0.5, 99.5)
+    window: FiniteRange | None = None
+    percentiles: Annotated[tuple[Percentile, Percentile], AfterValidator(rising)] = (0.5, 99.5)
     foreground: tuple[str | int, ...] = ()
     model: str | None = None
 

@@ -20,6 +20,7 @@ from voxplain.counterfactual.slices import Slices, read_slices
 from voxplain.counterfactual.slices_writer import SlicesWriter, slices_writer
 from voxplain.data import Case, Cohort
 from voxplain.errors import DataError, VoxplainError, all_faults
+from voxplain.space.intensity_range import foreign_range
 
 Progress = Callable[[int, int], None]
 """Called with the number of images read, and of all that will be."""
@@ -27,7 +28,6 @@ MOST_VOXELS, MOST_VOXELS_IN_ALL = 1_000_000, 20_000_000
 """Of a case, and of all together, that percentiles are taken of."""
 N_WINDOW_CASES = 5
 """Training images that a given window is checked on."""
-_LEAST_COMMON = 0.02  # of what a given window and the images span together
 _MOST_FAULTS = 20
 
 
@@ -226,13 +226,10 @@ def _check_window(config: DataConfig, samples: Sequence[NDArray[Any]]) -> None:
     assert config.intensity.window is not None
     low, high = config.intensity.window
     values = np.concatenate([np.zeros(0, np.float32), *samples])
-    above = values[values > values.min()] if len(values) else values  # the lowest: background
-    if not len(above):
+    foreign = foreign_range(values, low, high)
+    if foreign is None:
         return
-    first, last = np.percentile(above.astype(np.float64), [1, 99]).tolist()
-    common, span = min(last, high) - max(first, low), max(last, high) - min(first, low)
-    if common >= _LEAST_COMMON * span:
-        return
+    first, last = foreign
     prepared = "" if config.intensity.model is None else " after the model's preparation"
     raise DataError(
         f"data.intensity.window is [{low:g}, {high:g}], and the training images{prepared} lie "

@@ -27,7 +27,8 @@ Array = NDArray[np.floating[Any]]
 Over = Literal["all", "nonzero"]
 
 
-def _rising(pair: tuple[float, float]) -> tuple[float, float]:
+def rising(pair: tuple[float, float]) -> tuple[float, float]:
+    """Check that the first of two numbers is below the second, for pydantic."""
     if not pair[0] < pair[1]:
         raise ValueError(f"expected [low, high] with low < high, got {list(pair)}")
     return pair
@@ -39,8 +40,8 @@ def _finite(pair: tuple[float, float]) -> tuple[float, float]:
     return pair
 
 
-Range = Annotated[tuple[float, float], AfterValidator(_rising)]
-FiniteRange = Annotated[tuple[float, float], AfterValidator(_finite), AfterValidator(_rising)]
+Range = Annotated[tuple[float, float], AfterValidator(rising)]
+FiniteRange = Annotated[tuple[float, float], AfterValidator(_finite), AfterValidator(rising)]
 Pair = Annotated[tuple[float, float], AfterValidator(_finite)]
 
 
